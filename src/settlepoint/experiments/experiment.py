@@ -1,0 +1,88 @@
+"""Experiment: a claim, the cells that test it, and how its results are shown. The contract of this room.
+
+One file an experiment: a subclass of `Experiment` and its subclasses of `Scale`, and at the end of the module
+`EXPERIMENT = Digits()`. The name of the module goes into the table of `experiments/__init__.py`; nothing else is
+needed for `settle list`, `settle run`, `--resume` and the report.
+
+    @dataclass(frozen=True, kw_only=True)
+    class DigitsScale(Scale):
+        units: Annotated[int, "units of the equilibrium layer"] = 100
+
+    class Digits(Experiment):
+        id = "digits"
+        title = "Equilibrium classifier on digits"
+        claim = "A settled layer classifies as well as a deep one, and each sample stops on its own."
+        source = "issue 2"
+        scales = {"smoke": DigitsScale(seeds=1, units=20), "cpu": DigitsScale(seeds=3), "paper": DigitsScale(seeds=5)}
+        tables = (Table("Accuracy", (Column("accuracy", "test accuracy", "%", fmt=".1f", paper={"implicit": 97.2}),)),)
+        figures = (Figure("Convergence", ("residual",), "Residual against evaluations."),)
+
+        def cells(self, scale): return ("implicit", "unrolled")
+        def run(self, cell, seed, context): return outcome({"accuracy": 97.0, "evals": 812}, {"residual": curve(...)})
+        def checks(self, results): return (Check.at_least("accuracy", results.mean("implicit", "accuracy"), 96.0),)
+
+    EXPERIMENT = Digits()
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from settlepoint.experiments.results import Check, Results, above_trivial
+from settlepoint.experiments.scale import Context, Scale
+from settlepoint.experiments.show import Column, Figure, Table, curve, outcome
+
+__all__ = [
+    "Check",
+    "Column",
+    "Context",
+    "Experiment",
+    "Figure",
+    "Results",
+    "Scale",
+    "Table",
+    "above_trivial",
+    "curve",
+    "outcome",
+]
+
+
+class Experiment(ABC):
+    """A stateless value: what is claimed, at which scales, in which cells, and what the results must show.
+
+    id: name on the command line. claim: one sentence. source: the paper, table or issue it belongs to.
+    scales: "smoke" (seconds), "cpu" (minutes on two cores), "paper" (the published size); every size and step count
+    lives there. scaled_down: scale name to one sentence on what is smaller than in the source, shown in the report.
+    """
+
+    id: ClassVar[str]
+    title: ClassVar[str]
+    claim: ClassVar[str]
+    source: ClassVar[str]
+    scales: ClassVar[Mapping[str, Any]]
+    scaled_down: ClassVar[Mapping[str, str]] = {}
+    tables: ClassVar[Sequence[Table]] = ()
+    figures: ClassVar[Sequence[Figure]] = ()
+
+    @abstractmethod
+    def cells(self, scale: Any) -> Sequence[str]:
+        """The names of the cells at this scale, in the order in which they run and are shown."""
+
+    @abstractmethod
+    def run(self, cell: str, seed: int, context: Context) -> Mapping[str, Any]:
+        """One cell for one seed: `outcome(metrics, curves, notes)`.
+
+        seed counts 0, 1, 2, ...; make generators from names, `runs.generator_from(self.id, "data", seed)`, and initial
+        weights inside `runs.seeded(...)`. Before each call the runner seeds torch's global generator from (id, cell,
+        seed), so that the order of cells, `--jobs` and `--resume` change no number. The metric named "evals" (operator
+        evaluations) and the CPU seconds are shown in every table. An exception fails this cell and seed only.
+        """
+
+    @abstractmethod
+    def checks(self, results: Results) -> Sequence[Check]:
+        """What the results must show at `results.scale_name`; a missing cell measures nan and so fails its check.
+
+        Compare every trained cell with its trivial predictor by `above_trivial`.
+        """
