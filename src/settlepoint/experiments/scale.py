@@ -28,7 +28,7 @@ class Scale:
         >>> Scale.help()
         {'seeds': 'number of seeds; seed 0, 1, ... of each cell'}
         """
-        return {name: _sentence(hint) for name, hint in _hints(cls).items()}
+        return field_help(cls)
 
     def override(self, settings: Mapping[str, str]) -> Self:
         """This scale with fields replaced by typed values read from text.
@@ -60,6 +60,11 @@ class Context:
     data_dir: Path | None = None
     device: str = "cpu"
     progress: Callable[[str], None] = field(default=_quiet, repr=False)
+
+
+def field_help(cls: type) -> dict[str, str]:
+    """Field name to the sentence in its annotation, for a dataclass whose fields are `Annotated[type, "sentence"]`."""
+    return {name: _sentence(hint) for name, hint in _hints(cls).items()}
 
 
 def _hints(cls: type) -> dict[str, Any]:
