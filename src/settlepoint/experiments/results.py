@@ -28,12 +28,12 @@ class Check:
         >>> Check.at_least("accuracy", 97.0, 96.0).passed, Check.at_least("accuracy", float("nan"), 96.0).passed
         (True, False)
         """
-        return cls(name, bool(measured >= target), float(measured), f">= {target:g}", detail)
+        return cls(name, bool(measured >= target), float(measured), f"≥ {target:g}", detail)
 
     @classmethod
     def at_most(cls, name: str, measured: float, target: float, detail: str = "") -> Check:
         """measured <= target; nan fails."""
-        return cls(name, bool(measured <= target), float(measured), f"<= {target:g}", detail)
+        return cls(name, bool(measured <= target), float(measured), f"≤ {target:g}", detail)
 
     @classmethod
     def within(cls, name: str, measured: float, low: float, high: float, detail: str = "") -> Check:
