@@ -7,7 +7,7 @@ import math
 import pytest
 from tests.toy import Toy, ToyScale
 
-from settlepoint.experiments import load
+from settlepoint.experiments import Registry, UsageError
 from settlepoint.experiments.experiment import Check, Results, Scale, above_trivial, curve
 from settlepoint.experiments.launch import Request, launch, resolve
 from settlepoint.runs import Record
@@ -79,11 +79,11 @@ def test_a_curve_has_as_many_x_as_y() -> None:
 
 
 def test_unknown_experiments_and_scales_name_the_valid_ones() -> None:
-    with pytest.raises(ValueError, match="no experiment 'nope'; the experiments are toy"):
-        load("nope", {"toy": "tests.toy"})
-    with pytest.raises(ValueError, match="no scale 'huge'; its scales are smoke, cpu"):
+    with pytest.raises(UsageError, match="no experiment 'nope'; the experiments are toy"):
+        Registry({"toy": "tests.toy"}).load("nope")
+    with pytest.raises(UsageError, match="no scale 'huge'; its scales are smoke, cpu"):
         resolve(Toy(), Request(scale="huge"))
-    assert load("toy", {"toy": "tests.toy"}).title == "A toy"
+    assert Registry({"toy": "tests.toy"}).load("toy").title == "A toy"
 
 
 def test_launch_judges_by_the_checks(tmp_path) -> None:
@@ -106,5 +106,5 @@ def test_a_check_that_raises_is_a_failed_check(tmp_path) -> None:
 
 
 def test_threads_must_be_positive(tmp_path) -> None:
-    with pytest.raises(ValueError, match="threads must be at least 1"):
+    with pytest.raises(ValueError, match="threads and jobs must be at least 1"):
         launch(Toy(), Request(out=tmp_path, threads=0))

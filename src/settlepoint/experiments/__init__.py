@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 
 from settlepoint.experiments.experiment import Experiment
+from settlepoint.experiments.scale import UsageError
 
 MODULES = {
     "digits": "settlepoint.experiments.digits",
@@ -19,11 +21,30 @@ DEMO = (("digits", "smoke"), ("solvers", "smoke"))
 """What `settle demo` runs: (experiment, scale)."""
 
 
-def load(name: str, modules: Mapping[str, str] = MODULES) -> Experiment:
-    """The experiment of that id. Raises ValueError, naming the valid ids, when there is none."""
-    if name not in modules:
-        raise ValueError(f"no experiment {name!r}; the experiments are {', '.join(modules)}")
-    return import_module(modules[name]).EXPERIMENT
+@dataclass(frozen=True)
+class Registry:
+    """The experiments that a program knows.
+
+    modules: id to module. demo: what a first look runs. aside: ids that "all" leaves out.
+    """
+
+    modules: Mapping[str, str] = field(default_factory=lambda: MODULES)
+    demo: Sequence[tuple[str, str]] = DEMO
+    aside: Sequence[str] = ("bench",)
+
+    def load(self, name: str) -> Experiment:
+        """The experiment of that id. Raises UsageError, naming the valid ids, when there is none."""
+        if name not in self.modules:
+            raise UsageError(f"no experiment {name!r}; the experiments are {', '.join(self.modules)}")
+        return import_module(self.modules[name]).EXPERIMENT
+
+    def load_all(self, name: str) -> list[Experiment]:
+        """The experiment of that id; with "all", every one but those set aside."""
+        if name != "all":
+            return [self.load(name)]
+        return [self.load(key) for key in self.modules if key not in self.aside]
 
 
-__all__ = ["DEMO", "MODULES", "Experiment", "load"]
+REGISTRY = Registry()
+
+__all__ = ["DEMO", "MODULES", "REGISTRY", "Experiment", "Registry", "UsageError"]

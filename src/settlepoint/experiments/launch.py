@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
+
 from settlepoint.experiments.experiment import Experiment
 from settlepoint.experiments.results import Check, Results
-from settlepoint.experiments.scale import Context, Scale, field_help
+from settlepoint.experiments.scale import Context, Scale, UsageError, field_help
 from settlepoint.runs import Local, Mode, Plan, Ran, Ray, execute, plain
 from settlepoint.runs.plan import Say
 
@@ -81,10 +83,14 @@ class _Work:
 
 
 def resolve(experiment: Experiment, request: Request) -> Scale:
-    """The scale of a request, overrides applied. Raises ValueError naming the valid scales or fields."""
+    """The scale of a request, overrides applied. Raises UsageError naming the valid scales or fields."""
     if request.scale not in experiment.scales:
         known = ", ".join(experiment.scales)
-        raise ValueError(f"{experiment.id} has no scale {request.scale!r}; its scales are {known}")
+        raise UsageError(f"{experiment.id} has no scale {request.scale!r}; its scales are {known}")
+    if request.threads < 1 or request.jobs < 1:
+        raise UsageError(f"threads and jobs must be at least 1, got {request.threads} and {request.jobs}")
+    if request.device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError("device cuda was asked for, and torch finds no GPU here; leave --device out")
     seeds = {} if request.seeds is None else {"seeds": str(request.seeds)}
     return experiment.scales[request.scale].override({**request.settings, **seeds})
 
@@ -92,11 +98,9 @@ def resolve(experiment: Experiment, request: Request) -> Scale:
 def launch(experiment: Experiment, request: Request) -> Launched:
     """Run what is missing, then check what is claimed; writes all files of the folder but the report.
 
-    Raises ValueError for an impossible request, RunError for the wrong folder, WriteError for a full disk.
+    Raises UsageError for an impossible request, RunError for the wrong folder, WriteError for a full disk.
     """
     scale = resolve(experiment, request)
-    if request.threads < 1:
-        raise ValueError(f"threads must be at least 1, got {request.threads}")
     context = Context(scale, request.data_dir, request.device)
     plan = Plan(_spec(experiment, request, scale), _Work(experiment, context))
     engine = Ray(request.jobs) if request.engine == "ray" else Local(request.jobs)

@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any, Self, get_args, get_origin, get_type_hints
 
 
+class UsageError(ValueError):
+    """What was asked for does not exist or is of the wrong type; the message names what is valid."""
+
+
 def _quiet(message: str) -> None:
     """The progress callback of a context that nobody watches."""
 
@@ -36,15 +40,15 @@ class Scale:
         >>> Scale(seeds=5).override({"seeds": "3"})
         Scale(seeds=3)
 
-        Raises ValueError for an unknown field (naming the valid ones) and for text that is not of the field's type.
+        Raises UsageError for an unknown field (naming the valid ones) and for text that is not of the field's type.
         """
         hints = _hints(type(self))
         unknown = [name for name in settings if name not in hints]
         if unknown:
-            raise ValueError(f"no field {unknown[0]!r} at this scale; the fields are {', '.join(sorted(hints))}")
+            raise UsageError(f"no field {unknown[0]!r} at this scale; the fields are {', '.join(sorted(hints))}")
         scale = replace(self, **{name: _read(name, text, hints[name]) for name, text in settings.items()})
         if scale.seeds < 1:
-            raise ValueError(f"seeds must be at least 1, got {scale.seeds}")
+            raise UsageError(f"seeds must be at least 1, got {scale.seeds}")
         return scale
 
 
@@ -86,7 +90,7 @@ def _read(name: str, text: str, hint: Any) -> object:
         return TypeAdapter(kind).validate_python(raw)
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
-        raise ValueError(f"{name} must be {_type_name(kind)}, got {text!r}: {reason}") from None
+        raise UsageError(f"{name} must be {_type_name(kind)}, got {text!r}: {reason}") from None
 
 
 def _type_name(kind: Any) -> str:

@@ -16,6 +16,10 @@ class ReportError(Exception):
     """A folder cannot be reported on; the message names the file."""
 
 
+class ReportWriteError(ReportError):
+    """The report or a figure could not be written; the results are untouched."""
+
+
 @dataclass(frozen=True)
 class RunFiles:
     """What lies in a run folder. lines: the newest result line of each cell and seed, in the order of the spec."""

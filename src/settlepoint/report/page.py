@@ -12,23 +12,24 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from settlepoint.report.draw import drawings, save
-from settlepoint.report.load import ReportError, RunFiles, number, read
+from settlepoint.report.load import ReportError, ReportWriteError, RunFiles, number, read
 from settlepoint.report.tables import everything, one, sheets
 
 
 def write(folders: Sequence[Path], out: Path, title: str = "") -> Path:
     """Write one self-contained HTML page on these run folders, and the figures of each into its folder.
 
-    Raises ReportError when a folder holds no run or the page cannot be written.
+    Raises ReportError when a folder holds no run, ReportWriteError when a file cannot be written.
     """
-    runs = [_view(read(folder), index) for index, folder in enumerate(folders)]
-    if not runs:
+    if not folders:
         raise ReportError("a report needs at least one run folder")
+    runs = [read(folder) for folder in folders]
     try:
+        views = [_view(run, index) for index, run in enumerate(runs)]
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(_render(runs, title or _title(runs)), encoding="utf-8")
+        out.write_text(_render(views, title or _title(views)), encoding="utf-8")
     except OSError as error:
-        raise ReportError(f"cannot write {out}: {error.strerror or error}") from error
+        raise ReportWriteError(f"cannot write {error.filename or out}: {error.strerror or error}") from error
     return out
 
 
@@ -55,7 +56,7 @@ def _view(run: RunFiles, index: int) -> dict[str, Any]:
         "folder": run.path.name,
         "facts": _facts(run),
         "verdict": verdict(run),
-        "checks": [{**check, "measured": _text(check["measured"])} for check in run.checks],
+        "checks": [{**check, "measured": measured_text(check["measured"])} for check in run.checks],
         "failures": run.failures,
         "sheets": sheets(run),
         "everything": everything(run) if spec["tables"] and run.metrics else None,
@@ -123,7 +124,8 @@ def _averaging(seeds: int) -> str:
     return "One seed." if seeds == 1 else f"Mean ± standard deviation over {seeds} seeds."
 
 
-def _text(measured: Any) -> str:
+def measured_text(measured: Any) -> str:
+    """What a check measured, for a reader: a number in four digits, or its own words."""
     if isinstance(measured, str) and measured not in ("nan", "inf", "-inf"):
         return measured
     return one(number(measured))

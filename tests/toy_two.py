@@ -1,0 +1,13 @@
+"""A second toy: one scale only."""
+
+from tests.toy import Toy, ToyScale
+
+
+class ToyTwo(Toy):
+    """The toy under another name."""
+
+    id = "toy-two"
+    scales = {"smoke": ToyScale(seeds=1)}  # noqa: RUF012
+
+
+EXPERIMENT = ToyTwo()
