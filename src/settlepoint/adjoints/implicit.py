@@ -1,0 +1,175 @@
+"""The exact gradient of a fixed point, of every order, from one linear equation.
+
+With J = P'(z*) and S = (I - J)^{-1}, dz* = S dP. The backward equation v = J^T v + g is an Equation like any other, with a
+solver, a stop and a reported residual of its own.
+
+How derivatives of every order come about: take the constant z0 = z* and treat J and S as *frozen* linear maps, whose
+own derivatives are zero. Then `order` times
+
+    z <- z0 + S [P(z) - z0 - J (z - z0)]
+
+keeps the value z0, and each pass makes one more derivative of z exact (simplified Newton in the ring of derivatives).
+Closures over parameters need no parameter list, since P itself is called once a pass.
+"""
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from settlepoint.adjoints.adjoint import Adjoint, Loop, leaf, untracked
+from settlepoint.equation import Equation
+from settlepoint.iterate import Outcome, iterate, unwrapped
+from settlepoint.solution import Gradient, GradientWarning, Status
+from settlepoint.solvers.anderson import Anderson
+from settlepoint.solvers.solver import Solver
+from settlepoint.spaces import Rows
+from settlepoint.stop import Stop, Tolerance
+
+
+@dataclass(frozen=True)
+class Implicit(Adjoint):
+    """dz* = (I - J)^{-1} dP by solving v = J^T v + g; memory of `order` evaluations, whatever the number of steps.
+
+    solver: of the backward equation, Anderson(5) by default. stop: its tolerance; by default relative, 1e-10 or eight
+    rounding units, whichever is larger. order: highest derivative that is exact (third derivatives need 3). A row that
+    misses is reported in Solution.gradient and by GradientWarning. Rows that did not converge get the gradient that
+    their value would have if it were a fixed point.
+    """
+
+    solver: Solver | None = None
+    stop: Stop | None = None
+    order: int = 2
+
+    def __post_init__(self):
+        if isinstance(self.order, bool) or not isinstance(self.order, int) or self.order < 1:
+            raise ValueError(f"order must be an integer >= 1, got {self.order!r}")
+
+    def run(self, loop: Loop, eq: Equation, z: Tensor, solver: Solver, stop: Stop, report: Gradient) -> Outcome:
+        outcome = untracked(loop, eq, z, solver, stop)
+        report.adjoint = repr(self)
+        z0 = outcome.z
+        image = eq.flat(z0)
+        if not _differentiable(image):
+            return outcome
+        maps = _Linearised(eq, z0, self, report)
+        w = Frozen.apply(image - image.detach(), maps, "solve")
+        for _ in range(1, self.order):
+            error = eq.flat(z0 + w) - Frozen.apply(w, maps, "jacobian")
+            w = Frozen.apply(error - error.detach(), maps, "solve")
+        outcome.z = z0 + w
+        return outcome
+
+
+def _differentiable(image: Tensor) -> bool:
+    """False where no derivative can be asked for, so that the passes can be left out."""
+    level = torch.autograd.forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
+    return level or (image.requires_grad and torch.is_grad_enabled())
+
+
+class _Linearised:
+    """J at z0 and (I - J)^{-1} as frozen maps of plain tensors (R, W), from one recorded evaluation."""
+
+    def __init__(self, eq: Equation, z0: Tensor, adjoint: Implicit, report: Gradient):
+        self.adjoint, self.report, self.scale = adjoint, report, None
+        with torch.enable_grad():
+            self.z = leaf(z0)
+            self.image = unwrapped(eq.flat(self.z))
+            probe = unwrapped(self.z * 1)
+        if not probe.requires_grad:
+            raise RuntimeError("implicit gradients inside torch.func need grad mode outside of it: leave no_grad")
+        self.weights = None if eq.layout is None else eq.layout.weights
+        self._dual: tuple[Tensor, Tensor] | None = None
+
+    def transposed(self, v: Tensor) -> Tensor:
+        """J^T v."""
+        if not self.image.requires_grad:
+            return torch.zeros_like(v)
+        (g,) = torch.autograd.grad(self.image, self.z, v, retain_graph=True, allow_unused=True)
+        return torch.zeros_like(v) if g is None else g
+
+    def jacobian(self, u: Tensor) -> Tensor:
+        """J u, as the derivative of J^T v in v."""
+        if not self.image.requires_grad:
+            return torch.zeros_like(u)
+        if self._dual is None:
+            with torch.enable_grad():
+                v = torch.zeros_like(self.image, requires_grad=True)
+                (g,) = torch.autograd.grad(self.image, self.z, v, create_graph=True, allow_unused=True)
+            self._dual = (v, torch.zeros_like(u) if g is None else g)
+        v, g = self._dual
+        if not g.requires_grad:
+            return torch.zeros_like(u)
+        (out,) = torch.autograd.grad(g, v, u, retain_graph=True, allow_unused=True)
+        return torch.zeros_like(u) if out is None else out
+
+    def solve(self, g: Tensor, transposed: bool) -> Tensor:
+        """v with v = J v + g, or J^T for transposed; parts of g lost to rounding are left out."""
+        size = torch.linalg.vector_norm(g, dim=1)
+        self.scale = size if self.scale is None else torch.maximum(self.scale, size)
+        lost = size <= 8 * torch.finfo(g.dtype).eps * self.scale
+        g = g.masked_fill(lost[:, None], 0)
+        stop = self.adjoint.stop or Tolerance(0.0, max(1e-10, 8 * torch.finfo(g.dtype).eps), max_steps=1000, window=50)
+        eq = Equation(self.transposed if transposed else self.jacobian, g, space=Rows()).at(g)
+        outcome = iterate(eq, g, self.adjoint.solver or Anderson(5), stop, compact=False)
+        self._note(outcome)
+        return outcome.z
+
+    def _note(self, outcome: Outcome) -> None:
+        report = self.report
+        size = torch.linalg.vector_norm(outcome.z, dim=1)
+        report.status, report.evals, report.solves = outcome.status, outcome.evals, report.solves + 1
+        report.residual = torch.where(size > 0, outcome.residual / size, outcome.residual)
+        missed = (outcome.status > int(Status.COMPLETED)).nonzero().flatten().tolist()
+        if missed:
+            row = missed[0]
+            warnings.warn(
+                f"the backward equation missed its tolerance in {len(missed)} of {len(size)} rows: row {row} is "
+                f"{Status(int(outcome.status[row])).name} at relative residual {float(report.residual[row]):.1e} after "
+                f"{int(outcome.evals[row])} evaluations; give Implicit a stop with more steps, or solver=NewtonKrylov()",
+                GradientWarning,
+                stacklevel=2,
+            )
+
+
+class Frozen(torch.autograd.Function):
+    """A linear map with zero derivative of its own: jvp is the map, backward its transpose, both through itself.
+
+    kind: "jacobian" J, "solve" (I - J)^{-1}, their transposes, behind a leading "=" where u is known to be not zero in
+    value; the passes of Implicit only ever apply the maps to zero, whose image costs nothing.
+    """
+
+    @staticmethod
+    def forward(u: Tensor, maps: _Linearised, kind: str) -> Tensor:
+        if not kind.startswith("="):
+            return torch.zeros_like(u)
+        with torch.no_grad():
+            match kind:
+                case "=jacobian":
+                    return maps.jacobian(u)
+                case "=jacobian^T":
+                    return maps.transposed(u)
+                case "=solve":
+                    return maps.solve(u, transposed=False)
+                case _:
+                    return maps.solve(u, transposed=True)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        _, ctx.maps, ctx.kind = inputs
+
+    @staticmethod
+    def backward(ctx, g: Tensor):  # type: ignore[override]
+        kind = ctx.kind.lstrip("=")
+        kind = kind.removesuffix("^T") if kind.endswith("^T") else kind + "^T"
+        return Frozen.apply(g, ctx.maps, "=" + kind), None, None
+
+    @staticmethod
+    def jvp(ctx, u: Tensor, *_):  # type: ignore[override]
+        return Frozen.apply(u, ctx.maps, "=" + ctx.kind.lstrip("="))
+
+    @staticmethod
+    def vmap(info, in_dims, u: Tensor, maps: _Linearised, kind: str):  # type: ignore[override]
+        slices = u.movedim(in_dims[0], 0)
+        return torch.stack([Frozen.apply(s, maps, kind) for s in slices]), 0

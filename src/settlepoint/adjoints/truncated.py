@@ -1,0 +1,35 @@
+"""Gradient of the last few evaluations only."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from settlepoint.adjoints.adjoint import Adjoint, Loop, attached, untracked
+from settlepoint.equation import Equation
+from settlepoint.iterate import Outcome
+from settlepoint.solution import Gradient
+from settlepoint.solvers.solver import Solver
+from settlepoint.stop import Stop
+
+
+@dataclass(frozen=True)
+class Truncated(Adjoint):
+    """(I + J + ... + J^{k-1}) dP in place of (I - J)^{-1} dP: k evaluations from the value on.
+
+    steps: k; 1 is the Jacobian-free gradient (Fung et al. 2022). Its relative error is about rate^k; it is no gradient of
+    anything, so ask for it by name only.
+    """
+
+    steps: int = 1
+
+    def __post_init__(self):
+        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
+            raise ValueError(f"steps must be an integer >= 1, got {self.steps!r}")
+
+    def run(self, loop: Loop, eq: Equation, z: Tensor, solver: Solver, stop: Stop, report: Gradient) -> Outcome:
+        outcome = untracked(loop, eq, z, solver, stop)
+        w = outcome.z
+        for _ in range(self.steps):
+            w = eq.flat(w)
+        outcome.z = attached(outcome.z, w)
+        return outcome

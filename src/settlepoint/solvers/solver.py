@@ -1,0 +1,105 @@
+"""The contract of every solver, classical or learned.
+
+The driver evaluates r = P(z) - z once an iteration, tests it, and only then asks the solver for a step. Three methods
+in this form, z and r flat (R, W):
+
+    Picard          step: z + (1 - a) r                                        state: nothing
+    Anderson        step: z + r - (dP) gamma, gamma = argmin |r - (dR) gamma|   state: the last differences
+    Newton-Krylov   step: z + d, (I - P'(z)) d = r by Krylov vectors             state: the Krylov space
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from settlepoint.equation import Equation
+
+
+class State:
+    """What a solver remembers: subclasses are frozen dataclasses.
+
+    Tensors of at least one dimension lead with the rows and are gathered with them; 0-d tensors and other values are
+    shared. notes and displacement are read by the driver when a solve ends.
+    """
+
+    notes: tuple[str, ...] = ()
+    displacement: Tensor | None = None  # (R, W): estimate of the smallest |P(x) - x|, as a vector
+
+
+class Solver(nn.Module, ABC):
+    """Finds z with P(z) = z from residuals; knows nothing of stopping, statuses, traces or compaction.
+
+    `step` is pure, of fixed shapes and without host reads. Under no_grad the state given to it is donated and may be
+    overwritten; under grad it must be left alone. z and r are never overwritten.
+
+    recovery: consecutive looks at a non-finite or far grown residual that the solver may use to step back from it,
+    before the driver gives the row up. 0 for most.
+    """
+
+    recovery: int = 0
+
+    @abstractmethod
+    def init(self, eq: Equation, z: Tensor, r: Tensor) -> State:
+        """State before the first step, for an iterate z (R, W) with residual r."""
+
+    @abstractmethod
+    def step(self, eq: Equation, z: Tensor, r: Tensor, state) -> tuple[Tensor, State, int | Tensor]:
+        """Next iterate, next state, and operator calls made beyond the driver's one: an int or (R,)."""
+
+    def resume(self, eq: Equation, z: Tensor, r: Tensor, state) -> State:
+        """State before the first step of a warm start, from the last state of an earlier solve; afresh by default.
+
+        Solvers that know something of the Jacobian keep it, if state is one of theirs and of this shape.
+        """
+        return self.init(eq, z, r)
+
+
+class Stateless(State):
+    """State of a solver that remembers nothing."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stateless)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def map_state(function: Callable[[Tensor], Tensor], state):
+    """state with function applied to every tensor in it."""
+    if isinstance(state, Tensor):
+        return function(state)
+    if isinstance(state, tuple):
+        return tuple(map_state(function, s) for s in state)
+    if is_dataclass(state) and not isinstance(state, type):
+        return replace(state, **{f.name: map_state(function, getattr(state, f.name)) for f in fields(state)})
+    return state
+
+
+def gather_state(state, index: Tensor):
+    """The state of the rows in index alone."""
+    return map_state(lambda t: t.index_select(0, index) if t.ndim else t, state)
+
+
+def clone_state(state):
+    """A copy that may be overwritten."""
+    return map_state(Tensor.clone, state)
+
+
+def rowwise(a: Tensor, like: Tensor) -> Tensor:
+    """a (R,) shaped to multiply like (R, ...)."""
+    return a.reshape(-1, *(1,) * (like.ndim - 1))
+
+
+def guarded_ratio(a: Tensor, b: Tensor, otherwise: float) -> Tensor:
+    """a / b where that is finite, else otherwise."""
+    q = a / b
+    return torch.where(torch.isfinite(q), q, torch.full_like(q, otherwise))
+
+
+def placed(history: Tensor, new: Tensor, slot: Tensor) -> Tensor:
+    """history (R, m, W) with new (R, W) in the slot; overwritten in place where no graph is kept."""
+    if torch.is_grad_enabled():
+        return history.index_copy(1, slot, new[:, None])
+    return history.index_copy_(1, slot, new[:, None])
