@@ -187,6 +187,9 @@ def test_solvers_keep_their_colours() -> None:
     assert alone[labels[0]] == together[labels[0]]
     assert together["mine"].colour not in {together[label].colour for label in labels if label != "mine"}
     assert (together["torchdeq Anderson"].colour, together["torchdeq Anderson"].dash) == SOLVERS["torchdeq"]
+    two = strokes(["torchdeq Anderson", "torchdeq Picard"])
+    assert two["torchdeq Anderson"].colour == two["torchdeq Picard"].colour
+    assert two["torchdeq Anderson"].dash != two["torchdeq Picard"].dash
     assert len({(s.colour, s.dash) for s in strokes(f"cell {i}" for i in range(30)).values()}) == 30
     assert len(set(PALETTE)) == len(PALETTE)
 
@@ -210,11 +213,11 @@ def test_labels_tell_series_apart(good: Path, tmp_path: Path) -> None:
 
 
 def test_the_median_holds_each_seed_between_its_points() -> None:
-    """By hand: at x = 2 the seeds stand at 4, 3 and 9; at x = 3 one has ended, and (2 + 9) / 2 remains."""
-    seeds = [([1, 2], [8, 4]), ([1, 3], [3, 2]), ([2, 3], [9, 9])]
+    """By hand: at x = 2 the seeds stand at 4, 3 and 9; at x = 3 at 4 (ended), 2 and 9; at x = 4 one of three runs."""
+    seeds = [([1, 2], [8, 4]), ([1, 3], [3, 2]), ([2, 3, 4], [9, 9, 9])]
     x, y = median([(np.array(a, float), np.array(b, float)) for a, b in seeds])
     assert x.tolist() == [1.0, 2.0, 3.0]
-    assert y.tolist() == [5.5, 4.0, 5.5]
+    assert y.tolist() == [5.5, 4.0, 4.0]
 
 
 def test_summaries_of_infinite_values() -> None:

@@ -60,20 +60,20 @@ def _array(values: Sequence[Any]) -> np.ndarray:
 
 
 def median(seeds: Sequence[Points]) -> Points:
-    """The median over seeds at every x that occurs, where at least half of the seeds have begun and not ended.
+    """The median over seeds at every x that occurs, as long as at least half of the seeds have begun and not ended.
 
-    Between its own points a seed keeps its last value: a residual is known only where it was measured.
+    Between its points and after its end a seed keeps its last value, so that a seed that has settled still counts.
     """
     if len(seeds) == 1:
         return seeds[0]
     grid = np.unique(np.concatenate([x for x, _ in seeds]))
+    running = sum((grid >= x.min()) & (grid <= x.max()) for x, _ in seeds)
     table = np.stack([_held(x, y, grid) for x, y in seeds])
-    enough = 2 * np.isfinite(table).sum(axis=0) >= len(seeds)
-    return grid[enough], np.nanmedian(table[:, enough], axis=0)
+    shown = (2 * running >= len(seeds)) & np.isfinite(table).any(axis=0)
+    return grid[shown], np.nanmedian(table[:, shown], axis=0)
 
 
 def _held(x: np.ndarray, y: np.ndarray, grid: np.ndarray) -> np.ndarray:
     order = np.argsort(x, kind="stable")
-    x, y = x[order], y[order]
-    index = np.searchsorted(x, grid, side="right") - 1
-    return np.where((index >= 0) & (grid <= x[-1]), y[np.maximum(index, 0)], np.nan)
+    index = np.searchsorted(x[order], grid, side="right") - 1
+    return np.where(index >= 0, y[order][np.maximum(index, 0)], np.nan)

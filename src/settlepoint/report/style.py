@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -25,10 +26,10 @@ SOLVERS: Mapping[str, tuple[str, str]] = {
     "r2n2": ("#aa4499", "--"),
     "safeguarded": ("#009988", "--"),
     "torchdeq": ("#777788", "-"),
-    "scipy": ("#777788", "--"),
-    "plain loop": ("#777788", ":"),
+    "scipy": ("#8c6d46", "-"),
+    "plain loop": ("#999999", ":"),
 }
-"""Solver to colour and dash; what stands outside settlepoint is grey."""
+"""Solver to colour and dash; what stands outside settlepoint is grey or brown."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +43,29 @@ class Stroke:
 def strokes(labels: Iterable[str]) -> dict[str, Stroke]:
     """A stroke for each label: that of the solver it begins with, else the next one free in the palette.
 
+    Two labels of one solver share its colour and differ in dash.
+
     >>> strokes(["Anderson(depth=5)"])["Anderson(depth=5)"].colour == SOLVERS["anderson"][0]
     True
     """
     labels = list(dict.fromkeys(labels))
-    known = {label: Stroke(*SOLVERS[name]) for label in labels if (name := _solver(label))}
-    used = {stroke.colour for stroke in known.values()}
+    named = {label: name for label in labels if (name := _solver(label))}
+    used = {SOLVERS[name][0] for name in named.values()}
     free = [colour for colour in PALETTE if colour not in used] or list(PALETTE)
-    others = [label for label in labels if label not in known]
-    turns = {label: Stroke(free[i % len(free)], DASHES[i // len(free) % 4]) for i, label in enumerate(others)}
-    return {label: known.get(label) or turns[label] for label in labels}
+    found, turns = {}, Counter[str]()
+    for label in labels:
+        name = named.get(label, "")
+        found[label] = _turned(*SOLVERS[name], turns[name]) if name else _next(free, turns[""])
+        turns[name] += 1
+    return found
+
+
+def _turned(colour: str, dash: str, turn: int) -> Stroke:
+    return Stroke(colour, DASHES[(DASHES.index(dash) + turn) % len(DASHES)])
+
+
+def _next(free: list[str], turn: int) -> Stroke:
+    return Stroke(free[turn % len(free)], DASHES[turn // len(free) % len(DASHES)])
 
 
 def _solver(label: str) -> str | None:

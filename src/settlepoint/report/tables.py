@@ -30,7 +30,7 @@ class Sheet:
 
 
 EVALS = {"key": "evals", "label": "Evaluations", "unit": "", "fmt": ",.0f", "paper": {}, "better": ""}
-SECONDS = {"key": "cpu_seconds", "label": "CPU", "unit": "s", "fmt": ".3g", "paper": {}, "better": ""}
+SECONDS = {"key": "cpu_seconds", "label": "CPU", "unit": "s", "fmt": ".3f", "paper": {}, "better": ""}
 
 
 def sheets(run: RunFiles) -> list[Sheet]:
