@@ -19,7 +19,7 @@ from rich.text import Text
 
 from settlepoint import data as sets
 from settlepoint import report as reports
-from settlepoint.experiments import REGISTRY, Registry, UsageError
+from settlepoint.experiments import REGISTRY, Experiment, Registry, UsageError
 from settlepoint.experiments.campaign import campaign, demo, verdict
 from settlepoint.experiments.launch import INCOMPLETE, OFF, USAGE, Launched, Request
 from settlepoint.runs import RunError, WriteError
@@ -63,8 +63,7 @@ def demo_command(context: typer.Context, out: Out = Path("runs/demo"), jobs: Job
 @app.command("list", epilog="Example: settle list --json")
 def list_command(context: typer.Context, as_json: Json = False) -> None:
     """The experiments: what each claims, and its scales."""
-    registry = _registry(context)
-    experiments = [registry.load(name) for name in registry.modules]
+    experiments = list(_loadable(_registry(context)))
     if as_json:
         keys = ("id", "title", "claim", "source")
         rows = [{k: str(v) for k, v in zip(keys, (e.id, e.title, e.claim, e.source), strict=True)} for e in experiments]
@@ -193,6 +192,15 @@ def main() -> None:
 def _registry(context: typer.Context) -> Registry:
     """The experiments of the package, unless a test passes its own."""
     return context.obj or REGISTRY
+
+
+def _loadable(registry: Registry) -> Iterator[Experiment]:
+    """Every experiment whose packages are there; the others are named on standard error."""
+    for name in registry.modules:
+        try:
+            yield registry.load(name)
+        except UsageError as error:
+            typer.echo(f"settle: {error}", err=True)
 
 
 @contextmanager

@@ -144,6 +144,14 @@ def test_list() -> None:
     assert (found[0]["id"], found[0]["scales"]) == ("toy", ["smoke", "cpu"])
 
 
+def test_an_experiment_without_its_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TOYS.modules, "lost", "tests.no_such_module")
+    result = settle("list", "--json")
+    assert len(json.loads(result.stdout)) == 3
+    assert "lost needs the package 'tests.no_such_module', which is not installed" in result.stderr
+    assert settle("run", "lost").exit_code == 2
+
+
 def test_demo_leaves_one_report_and_can_run_again() -> None:
     for _ in range(2):
         result = settle("demo")

@@ -33,10 +33,14 @@ class Registry:
     aside: Sequence[str] = ("bench",)
 
     def load(self, name: str) -> Experiment:
-        """The experiment of that id. Raises UsageError, naming the valid ids, when there is none."""
+        """The experiment of that id. Raises UsageError, naming the valid ids or the package that is missing."""
         if name not in self.modules:
             raise UsageError(f"no experiment {name!r}; the experiments are {', '.join(self.modules)}")
-        return import_module(self.modules[name]).EXPERIMENT
+        try:
+            return import_module(self.modules[name]).EXPERIMENT
+        except ModuleNotFoundError as error:
+            advice = 'pip install "settlepoint[data,graphs,peers]" brings what the experiments need'
+            raise UsageError(f"{name} needs the package {error.name!r}, which is not installed; {advice}") from None
 
     def load_all(self, name: str) -> list[Experiment]:
         """The experiment of that id; with "all", every one but those set aside."""
