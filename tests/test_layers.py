@@ -13,7 +13,8 @@ CHAIN = (
     ("spaces",),
     ("equation", "solution", "stop"),
     ("solvers",),
-    ("progress",),
+    ("progress", "outcome"),
+    ("search",),
     ("iterate",),
     ("adjoints",),
     ("solve",),
@@ -23,7 +24,7 @@ CHAIN = (
     ("compat",),
 )
 LIBRARY = {room for level in CHAIN for room in level}
-UP_TO_SOLVE = {room for level in CHAIN[:7] for room in level}
+UP_TO_SOLVE = {room for level in CHAIN[:8] for room in level}
 
 
 def allowed() -> dict[str, set[str]]:

@@ -3,13 +3,14 @@
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from settlepoint.adjoints.adjoint import Adjoint
 from settlepoint.adjoints.implicit import Implicit
 from settlepoint.adjoints.unrolled import Unrolled
 from settlepoint.equation import Equation, Operator
-from settlepoint.iterate import OperatorError, Outcome, iterate
+from settlepoint.iterate import iterate
+from settlepoint.outcome import OperatorError, Outcome
 from settlepoint.solution import Gradient, Solution, SolveError
 from settlepoint.solvers.picard import Picard
 from settlepoint.solvers.solver import Solver
@@ -30,10 +31,11 @@ def solve(
 ) -> Solution:
     """Find x with x = lam*T(x) + f, every row on its own.
 
-    x0: where to start; None starts at warm.value, else at f. solver: Picard() by default. stop: Tolerance() by default. adjoint: Implicit() with
-    a Tolerance, Unrolled() with FixedSteps. trace: keep the residual of every look. compact: "auto" gathers unfinished rows once one call on them has
-    agreed with the whole batch; True trusts the operator; False never gathers. warm: an earlier solution to start from; its
-    solver state is taken up too when it came from compact=False and the same solver.
+    x0: where to start; None starts at warm.value, else at f. solver: Picard() by default. stop: Tolerance() by default.
+    adjoint: Implicit() with a Tolerance, Unrolled() with FixedSteps. trace: keep the residual of every look. compact:
+    "auto" gathers unfinished rows once one call on them has agreed with the whole batch; True trusts the operator;
+    False never gathers. warm: an earlier solution to start from; its solver state is taken up too when it came from
+    compact=False and the same solver.
 
     Wrong calls raise ValueError or TypeError here; wrong numbers become a status of their row. When the operator
     itself raises after some evaluations, SolveError carries all that was computed.
@@ -56,7 +58,8 @@ def solve(
     except OperatorError as error:
         partial_solution = _solution(bound, error.outcome, report, compact)
         raise SolveError(
-            f"operator raised at evaluation {error.evaluation}: {error.__cause__!r}; .solution holds the best values before",
+            f"operator raised at evaluation {error.evaluation}: {error.__cause__!r}; .solution holds the best values "
+            "before it",
             partial_solution,
         ) from error.__cause__
     return _solution(bound, outcome, report, compact)
@@ -102,9 +105,9 @@ def _solution(eq: Equation, out: Outcome, report: Gradient, compact: str | bool)
 class FixedPoint(nn.Module):
     """A layer whose output is a fixed point of `operator`.
 
-    inject: how the input u enters. "f": x = T(x) + u, started at u (Eq. 1 of Operator Learning Meets Numerical Analysis);
-    "init": x = T(x), started at u (the recipe behind the paper's tables; a contraction forgets where it started);
-    "input": x = T(x, u), started at zeros like u or at x0.
+    inject: how the input u enters. "f": x = T(x) + u, started at u (Eq. 1 of Operator Learning Meets Numerical
+    Analysis); "init": x = T(x), started at u (the recipe behind the paper's tables; a contraction forgets where it
+    started); "input": x = T(x, u), started at zeros like u or at x0.
 
     `last` is the detached Solution of the latest call: statuses, evaluations, residuals.
 

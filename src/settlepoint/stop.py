@@ -1,22 +1,21 @@
 """When a solve ends: after a number of steps, or when every row is good enough."""
 
-from abc import ABC
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
-class Stop(ABC):
-    """When to end. Final classes: `FixedSteps`, `Tolerance`."""
+class Stop:
+    """When to end. Final classes: `FixedSteps`, `Tolerance`; what they ask for is done by `iterate`."""
 
 
 @dataclass(frozen=True)
 class FixedSteps(Stop):
     """Take exactly N steps, each one evaluation; never reads from the device.
 
-    steps: N; or a range from which every solve draws N (training with random depth, drawn with generator); or a tensor (R,) of
-    counts, one a row. check: spend one more, counted, evaluation to know the residual of the value.
+    steps: N; or a range from which every solve draws N (training with random depth, drawn with generator); or a tensor
+    (R,) of counts, one a row. check: spend one more, counted, evaluation to know the residual of the value.
     """
 
     steps: int | range | Tensor

@@ -13,7 +13,7 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.autograd import forward_ad
 
 from settlepoint.equation import Equation
-from settlepoint.iterate import Outcome, unwrapped
+from settlepoint.outcome import Outcome, unwrapped
 from settlepoint.solution import Gradient
 from settlepoint.solvers.solver import Solver
 from settlepoint.stop import Stop

@@ -8,7 +8,8 @@ from torch.utils.checkpoint import checkpoint
 
 from settlepoint.adjoints.adjoint import Adjoint, Loop, attached, untracked
 from settlepoint.equation import Equation
-from settlepoint.iterate import Outcome, iterate
+from settlepoint.iterate import iterate
+from settlepoint.outcome import Outcome
 from settlepoint.solution import Gradient
 from settlepoint.solvers.solver import Solver
 from settlepoint.stop import FixedSteps, Stop
@@ -18,8 +19,8 @@ from settlepoint.stop import FixedSteps, Stop
 class Checkpointed(Adjoint):
     """The gradient of Unrolled with the memory of N/every + every steps instead of N.
 
-    every: steps a block. The solve runs without a graph, and its steps are then replayed in blocks; each block is computed
-    again in backward.
+    every: steps a block. The solve runs without a graph, and its steps are then replayed in blocks; each block is
+    computed again in backward.
     """
 
     every: int = 8

@@ -1,7 +1,7 @@
 """The exact gradient of a fixed point, of every order, from one linear equation.
 
-With J = P'(z*) and S = (I - J)^{-1}, dz* = S dP. The backward equation v = J^T v + g is an Equation like any other, with a
-solver, a stop and a reported residual of its own.
+With J = P'(z*) and S = (I - J)^{-1}, dz* = S dP. The backward equation v = J^T v + g is an Equation like any other,
+with a solver, a stop and a reported residual of its own.
 
 How derivatives of every order come about: take the constant z0 = z* and treat J and S as *frozen* linear maps, whose
 own derivatives are zero. Then `order` times
@@ -20,7 +20,8 @@ from torch import Tensor
 
 from settlepoint.adjoints.adjoint import Adjoint, Loop, leaf, untracked
 from settlepoint.equation import Equation
-from settlepoint.iterate import Outcome, iterate, unwrapped
+from settlepoint.iterate import iterate
+from settlepoint.outcome import Outcome, unwrapped
 from settlepoint.solution import Gradient, GradientWarning, Status
 from settlepoint.solvers.anderson import Anderson
 from settlepoint.solvers.solver import Solver

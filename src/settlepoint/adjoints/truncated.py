@@ -6,7 +6,7 @@ from torch import Tensor
 
 from settlepoint.adjoints.adjoint import Adjoint, Loop, attached, untracked
 from settlepoint.equation import Equation
-from settlepoint.iterate import Outcome
+from settlepoint.outcome import Outcome
 from settlepoint.solution import Gradient
 from settlepoint.solvers.solver import Solver
 from settlepoint.stop import Stop
@@ -16,8 +16,8 @@ from settlepoint.stop import Stop
 class Truncated(Adjoint):
     """(I + J + ... + J^{k-1}) dP in place of (I - J)^{-1} dP: k evaluations from the value on.
 
-    steps: k; 1 is the Jacobian-free gradient (Fung et al. 2022). Its relative error is about rate^k; it is no gradient of
-    anything, so ask for it by name only.
+    steps: k; 1 is the Jacobian-free gradient (Fung et al. 2022). Its relative error is about rate^k; it is no gradient
+    of anything, so ask for it by name only.
     """
 
     steps: int = 1

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from settlepoint.adjoints.adjoint import Adjoint, Loop
 from settlepoint.equation import Equation
-from settlepoint.iterate import Outcome
+from settlepoint.outcome import Outcome
 from settlepoint.solution import Gradient
 from settlepoint.solvers.solver import Solver
 from settlepoint.stop import Stop

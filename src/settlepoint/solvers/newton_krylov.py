@@ -1,6 +1,6 @@
 """Newton-Krylov: Newton's method whose linear systems are solved by Krylov vectors from Jacobian-vector products."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -35,9 +35,9 @@ class NewtonKrylov(Solver):
     GMRES in its residual-minimising form (GCR with Walker & Zhou's directions where the residual stands still): every
     vector is one product u - P'(x) u. Rows are independent, nothing is read on the host.
 
-    inner: products a step. restart: vectors kept. A row whose last step left the residual that its linear model foretold
-    keeps its vectors for the next step, so that inner may be small and yet a linear problem sees GMRES without restart
-    (up to `restart` vectors; then the oldest is replaced); elsewhere the Jacobian has moved, and they are dropped.
+    inner: products a step. restart: vectors kept. A row whose last step left the residual that its linear model
+    foretold keeps its vectors for the next step, so that inner may be small and yet a linear problem sees GMRES without
+    restart (up to `restart` vectors; then the oldest is replaced); elsewhere the Jacobian has moved, and they go.
     Line search, per row: a step after which the residual has not fallen enough is halved at the next evaluation.
     """
 

@@ -29,8 +29,8 @@ class Safeguarded(Solver):
     """Steps of `primary` while they help, steps of `fallback` from the best iterate on once they do not.
 
     A row loses trust in its primary for good when its true residual exceeds growth times its best, is not finite, has
-    not improved for `patience` steps, or when the primary proposes a step that is not finite. The fallback watches from the start, so
-    that it takes over with its memory filled. Costs no evaluation of its own.
+    not improved for `patience` steps, or when the primary proposes a step that is not finite. The fallback watches from
+    the start, so that it takes over with its memory filled. Costs no evaluation of its own.
     """
 
     def __init__(self, primary: Solver, fallback: Solver, growth: float = 2.0, patience: int = 5):
