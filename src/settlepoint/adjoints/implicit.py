@@ -128,7 +128,7 @@ class _Linearised:
             warnings.warn(
                 f"the backward equation missed its tolerance in {len(missed)} of {len(size)} rows: row {row} is "
                 f"{Status(int(outcome.status[row])).name} at relative residual {float(report.residual[row]):.1e} after "
-                f"{int(outcome.evals[row])} evaluations; give Implicit a stop with more steps, or solver=NewtonKrylov()",
+                f"{int(outcome.evals[row])} evaluations; give Implicit a stop of more steps, or solver=NewtonKrylov()",
                 GradientWarning,
                 stacklevel=2,
             )

@@ -32,7 +32,7 @@ class AndersonState(State):
 
 
 class Anderson(Solver):
-    """x_{k+1} = x_k + b r_k - (dX + b dR) g,  g = argmin |r_k - dR g|^2 + ridge        (Anderson 1965; Walker & Ni 2011)
+    """x_{k+1} = x_k + b r_k - (dX + b dR) g,  g = argmin |r_k - dR g|^2 + ridge      (Anderson 1965; Walker & Ni 2011)
 
     depth: number m of differences kept. damping: 1 - b. ridge: relative to the squared length of every difference, so
     that the scale of the problem changes nothing; None takes the rounding unit of the dtype. growth: a row whose

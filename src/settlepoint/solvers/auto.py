@@ -1,11 +1,11 @@
-"""Auto: watches the first residuals, measures what a step costs here, and takes the solver that should be cheapest."""
+"""Auto: watches the first residuals, times the operator once, and takes the solver that should be cheapest here."""
 
 import math
 import time
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
+import numpy as np
+from torch import Tensor, nn
 
 from settlepoint.equation import Equation
 from settlepoint.solvers.aitken import Aitken
@@ -14,32 +14,47 @@ from settlepoint.solvers.newton_krylov import NewtonKrylov
 from settlepoint.solvers.picard import Picard
 from settlepoint.solvers.solver import Solver, State
 
-_EFOLDS = 14.0  # reduction by 1e6 is assumed to be wanted
+_EFOLDS = 14.0  # a reduction by 1e6 is assumed to be wanted
+_MARGIN = 2.0  # Picard is left only for a gain of this factor: early rates are uncertain, and rather too high
+_BEHIND = 0.4  # a choice that reaches less than this share of the foretold reduction is dropped
+_BOOKKEEPING = (1.0, 4.2, 9.6, 16.0)  # of a step, in units of Picard's, measured at 1 to 64 rows of 64 unknowns
+_CALLS = (1.0, 1.0, 1.0, 2.5)  # time of an evaluation, in units of P: Jacobian-vector products cost more
 
 
 @dataclass(frozen=True)
 class AutoState(State):
-    """choice: index into Auto.candidates, shared; inner: its state; ratios: of successive residual norms, slowest row, shared;
-    last: (R,), the residual norm before; started: host time of the last step, shared; seconds: fastest Picard step seen.
+    """What has been seen; all but inner and norm are host values shared by the rows.
+
+    choice: index into the candidates; inner: its state; ratios: of successive Picard residuals, slowest row; norm: (R,),
+    last residual norm; clock: when the last step ended; seconds: fastest Picard iteration; operator: seconds of P;
+    dropped: candidates that fell behind; since, start, pace: steps and log residual since the choice, and its foretold
+    e-folds a step.
     """
 
-    choice: int
     inner: State
-    ratios: tuple[float, ...]
-    last: Tensor
-    started: float
-    seconds: float
+    norm: Tensor
+    choice: int = 0
+    ratios: tuple[float, ...] = ()
+    clock: float = 0.0
+    seconds: float = math.inf
+    operator: float = math.inf
+    dropped: tuple[int, ...] = ()
+    since: int = 0
+    start: float = 0.0
+    pace: float = 0.0
     notes: tuple[str, ...] = ()
 
 
 class Auto(Solver):
     """Picard for `probe` steps, then whichever of Picard, Aitken, Anderson, Newton-Krylov is foretold to take least time.
 
-    The rate rho of Picard is the limit of the ratios of successive residuals, fitted as rho - c/k. From it the
-    evaluations per e-fold: Picard 1/log(1/rho); GMRES 1/log(1/s), s = rho/(1 + sqrt(1 - rho^2)) as for a symmetric spectrum in
-    [-rho, rho]; Anderson and Aitken fitted multiples of that. The time of one step is measured on the problem itself. The
-    decision is looked at again after twice as many Picard steps. It depends on the clock: pin the solver it names in
-    `Solution.notes` where runs must repeat bit for bit. Reads on the host, so it is not for fullgraph compilation.
+    The rate rho of Picard is the limit of the ratios of successive residuals, fitted as rho - c/k. It gives evaluations
+    per e-fold: Picard 1/log(1/rho); Krylov 1/log(1/s), s = rho/(1 + sqrt(1 - rho^2)), as for a symmetric spectrum in
+    [-rho, rho]; Aitken and Anderson fitted multiples of that. The operator is timed once, on the problem itself.
+
+    While Picard goes on, the choice is looked at again at every doubling of its steps; a choice that falls behind what
+    was foretold gives way to the next best. All depends on the clock and on the slowest row: pin the solver named in
+    Solution.notes where runs must repeat bit for bit. Auto reads on the host, so it is not for fullgraph compilation.
     """
 
     def __init__(self, probe: int = 8):
@@ -47,81 +62,113 @@ class Auto(Solver):
         if isinstance(probe, bool) or not isinstance(probe, int) or probe < 4:
             raise ValueError(f"probe must be an integer >= 4, got {probe!r}")
         self.probe = probe
-        self.candidates = torch.nn.ModuleList((Picard(), Aitken(), Anderson(), NewtonKrylov()))
+        self._candidates = nn.ModuleList((Picard(), Aitken(), Anderson(), NewtonKrylov()))
 
-    def extra_repr(self) -> str:
-        return f"probe={self.probe}"
+    def __repr__(self) -> str:
+        return f"Auto(probe={self.probe})"
+
+    def candidate(self, choice: int) -> Solver:
+        """The solver of that index."""
+        solver = self._candidates[choice]
+        assert isinstance(solver, Solver)
+        return solver
 
     def init(self, eq: Equation, z: Tensor, r: Tensor) -> AutoState:
-        picard = self.candidates[0].init(eq, z, r)
-        return AutoState(0, picard, (), eq.norm(r.detach()), time.perf_counter(), math.inf)
+        return AutoState(self.candidate(0).init(eq, z, r), eq.norm(r.detach()), clock=time.perf_counter())
 
     def step(self, eq: Equation, z: Tensor, r: Tensor, state: AutoState) -> tuple[Tensor, AutoState, int | Tensor]:
-        state = self._watched(eq, r, state)
-        extra = 0
-        if state.choice == 0 and len(state.ratios) >= self.probe and _power_of_two(len(state.ratios) / self.probe):
-            state, extra = self._decided(eq, z, r, state)
-        moved, inner, more = self.candidates[state.choice].step(eq, z, r, state.inner)
-        return moved, replace(state, inner=inner), extra + more
+        state, calls = self._probed(eq, z, r, state) if state.choice == 0 else self._followed(eq, z, r, state)
+        moved, inner, extra = self.candidate(state.choice).step(eq, z, r, state.inner)
+        return moved, replace(state, inner=inner, clock=time.perf_counter()), calls + extra
 
-    def _watched(self, eq: Equation, r: Tensor, state: AutoState) -> AutoState:
-        """Note the slowest row's ratio and the time of the last Picard step."""
-        if state.choice:
-            return state
+    def _probed(self, eq: Equation, z: Tensor, r: Tensor, state: AutoState) -> tuple[AutoState, int]:
+        """Note one Picard step, and decide at every doubling of their number."""
         now, norm = time.perf_counter(), eq.norm(r.detach())
-        ratio = (norm / state.last).nan_to_num(0.0, 0.0).max() if norm.numel() else norm.new_zeros(())
-        seconds = min(state.seconds, now - state.started) if state.ratios else math.inf
-        return replace(
-            state, ratios=(*state.ratios, float(ratio)), last=norm, started=time.perf_counter(), seconds=seconds
-        )
+        ratios = (*state.ratios, slowest_ratio(_host(norm), _host(state.norm)))
+        seconds = min(state.seconds, now - state.clock) if state.ratios else math.inf
+        state = replace(state, ratios=ratios, norm=norm, seconds=seconds)
+        doublings = math.log2(max(len(ratios) - 1, 1) / self.probe)
+        if doublings < 0 or not doublings.is_integer():
+            return state, 0
+        return self._decided(eq, z, r, state)
 
     def _decided(self, eq: Equation, z: Tensor, r: Tensor, state: AutoState) -> tuple[AutoState, int]:
-        """The state of the candidate whose foretold time is least; trials cost evaluations, which are counted."""
+        timed = math.isinf(state.operator)
+        if timed:
+            begin = time.perf_counter()
+            eq.flat(z.detach())
+            state = replace(state, operator=time.perf_counter() - begin)
+        return self._chosen(eq, z, r, state), int(timed)
+
+    def _chosen(self, eq: Equation, z: Tensor, r: Tensor, state: AutoState) -> AutoState:
+        """The state with the candidate of least foretold time."""
         rate = asymptotic_rate(state.ratios)
         counts = evaluations_per_efold(rate)
-        calls, seconds = 0, [state.seconds]
-        for solver in self.candidates[1:]:
-            cost, extra, spent = _timed(solver, eq, z, r)
-            seconds.append((cost + state.seconds) / (1 + extra))
-            calls += spent
-        times = [n * s * _EFOLDS for n, s in zip(counts, seconds, strict=True)]
+        overhead = max(state.seconds - state.operator, 0.1 * state.seconds)
+        times = [
+            _EFOLDS * n * (c * state.operator + b * overhead)
+            for n, c, b in zip(counts, _CALLS, _BOOKKEEPING, strict=True)
+        ]
+        times = [math.inf if i in state.dropped else t for i, t in enumerate(times)]
         choice = min(range(len(times)), key=times.__getitem__)
-        names = [type(c).__name__ for c in self.candidates]
-        foretold = ", ".join(f"{n} {1e3 * t:.3g} ms" for n, t in zip(names, times, strict=True))
-        note = f"Auto: {names[choice]} after {len(state.ratios)} Picard steps, rate {rate:.4f}; foretold {foretold}"
-        inner = state.inner if choice == 0 else self.candidates[choice].init(eq, z, r)
-        return replace(state, choice=choice, inner=inner, notes=(note,)), calls
+        if state.choice == 0 and 0 not in state.dropped and _MARGIN * times[choice] > times[0]:
+            choice = 0
+        listed = ", ".join(f"{type(c).__name__} {1e3 * t:.3g} ms" for c, t in zip(self._candidates, times, strict=True))
+        name = type(self._candidates[choice]).__name__
+        note = f"Auto: {name} after {len(state.ratios)} Picard steps, Picard's rate {rate:.4f}; foretold {listed}"
+        if choice == 0:
+            return replace(state, notes=(note,))
+        inner, start = self.candidate(choice).init(eq, z, r), _log(_host(state.norm).max())
+        pace = (1 + self._inner_calls(choice)) / counts[choice]
+        return replace(
+            state, choice=choice, inner=inner, since=0, start=start, pace=pace, notes=(*state.notes[:1], note)
+        )
+
+    def _followed(self, eq: Equation, z: Tensor, r: Tensor, state: AutoState) -> tuple[AutoState, int]:
+        """Count a step of the choice, and drop it once it has fallen behind for some while."""
+        state = replace(state, since=state.since + 1)
+        if state.since * state.pace < 3.0 or state.since % 4:
+            return state, 0
+        norm = eq.norm(r.detach())
+        gained = state.start - _log(_host(norm).max())
+        left = set(range(len(self._candidates))) - {*state.dropped, state.choice}
+        if gained >= _BEHIND * state.since * state.pace or not left:
+            return state, 0
+        return self._chosen(eq, z, r, replace(state, norm=norm, dropped=(*state.dropped, state.choice))), 0
+
+    def _inner_calls(self, choice: int) -> int:
+        solver = self._candidates[choice]
+        return solver.inner if isinstance(solver, NewtonKrylov) else 0
+
+
+def slowest_ratio(new: np.ndarray, old: np.ndarray) -> float:
+    """Largest ratio of residual norms over the rows that still move; 1 when none does."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.nan_to_num(new / old, nan=0.0, posinf=0.0)
+    moving = ratio[ratio != 1.0]
+    return float(moving.max()) if moving.size else 1.0
 
 
 def asymptotic_rate(ratios: tuple[float, ...]) -> float:
-    """Limit of ratios q_k = rho - c/k, by least squares over the later half; at least the last ratio, below 1."""
+    """Limit rho of ratios q_k = rho - c/k, by least squares over the later half; at least the last ratio, at most .9999."""
     start = len(ratios) // 2
-    ks = torch.arange(start, len(ratios), dtype=torch.float64) + 1
-    q = torch.tensor(ratios[start:], dtype=torch.float64)
-    x = 1 / ks
+    q, x = np.array(ratios[start:]), 1 / np.arange(start + 1, len(ratios) + 1)
     slope = ((x - x.mean()) * (q - q.mean())).sum() / ((x - x.mean()) ** 2).sum()
-    limit = float(q.mean() - slope * x.mean())
-    return min(max(limit, float(q[-1]), 1e-6), 0.9999)
+    return min(max(float(q.mean() - slope * x.mean()), float(q[-1]), 1e-6), 0.9999)
 
 
 def evaluations_per_efold(rate: float) -> tuple[float, float, float, float]:
-    """Evaluations to reduce the residual by e: Picard, Aitken, Anderson(5), Newton-Krylov, at Picard rate `rate`."""
-    krylov = 1 / -math.log(rate / (1 + math.sqrt(1 - rate * rate)))
-    stretch = (1 - rate) ** -0.15
-    return 1 / -math.log(rate), 1.3 * krylov * stretch, 1.2 * krylov * stretch, 1.1 * krylov
+    """Evaluations to reduce the residual by e: Picard, Aitken, Anderson(5), Newton-Krylov, at Picard's rate.
+
+    The factors were fitted to symmetric spectra of radius .9 and .99 (`settle run solvers`).
+    """
+    krylov, gap = -1 / math.log(rate / (1 + math.sqrt(1 - rate * rate))), 1 - rate
+    return -1 / math.log(rate), 1.13 * gap**-0.08 * krylov, 0.87 * gap**-0.22 * krylov, 0.95 * krylov
 
 
-def _timed(solver: Solver, eq: Equation, z: Tensor, r: Tensor) -> tuple[float, int, int]:
-    """Seconds and operator calls of a trial step (the faster of two), and the calls both took."""
-    calls, seconds = 0, math.inf
-    for _ in range(2):
-        state = solver.init(eq, z, r)
-        begin = time.perf_counter()
-        extra = solver.step(eq, z, r, state)[2]
-        seconds = min(seconds, time.perf_counter() - begin)
-        calls += extra if isinstance(extra, int) else int(extra.max())
-    return seconds, calls // 2, calls
+def _host(norm: Tensor) -> np.ndarray:
+    return np.array(norm.tolist())
 
 
-def _power_of_two(x: float) -> bool:
-    return x >= 1 and math.log2(x).is_integer()
+def _log(x: float) -> float:
+    return math.log(x) if 0 < x < math.inf else 0.0
