@@ -116,7 +116,7 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
     lines = (tmp_path / "result.jsonl").read_text().splitlines()
     lines[2] = lines[2][:20]
     (tmp_path / "result.jsonl").write_text("\n".join(lines) + "\n")
-    with pytest.raises(RunError, match="line 3 of .*result.jsonl is not a record"):
+    with pytest.raises(RunError, match=r"line 3 of .*result.jsonl is not a record"):
         run(tmp_path, "resume")
 
 
@@ -133,7 +133,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.Monk
         real(path, data)
 
     monkeypatch.setattr(folder_module, "_append", full)
-    with pytest.raises(WriteError, match="the disk is full. The 2 results already there are whole"):
+    with pytest.raises(WriteError, match=r"the disk is full. The 2 results already there are whole"):
         run(tmp_path)
     monkeypatch.undo()
     assert len((tmp_path / "result.jsonl").read_text().splitlines()) == 2
@@ -200,7 +200,7 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_spec_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="has no spec.json: it is not the folder of a run"):
+    with pytest.raises(RunError, match=r"has no spec.json: it is not the folder of a run"):
         RunFolder(tmp_path).read_json("spec.json")
     (tmp_path / "spec.json").write_text("{")
     with pytest.raises(RunError, match="is not JSON"):
@@ -235,3 +235,15 @@ def test_ray_names_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(MissingExtra, match=r'pip install "settlepoint\[scale\]"'):
         launch(Toy(), Request(out=tmp_path, engine="ray"))
     assert Ray(2).jobs == 2
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_numbers(tmp_path: Path) -> None:
+    """In a process of its own: ray leaves threads and sockets behind. Needs the extra `scale`."""
+    pytest.importorskip("ray")
+    code = "import sys\nfrom pathlib import Path\nfrom tests.toy import Toy\n"
+    code += "from settlepoint.experiments.launch import Request, launch\n"
+    code += "launch(Toy(), Request(out=Path(sys.argv[1]), engine='ray', jobs=2))\n"
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "ray")], cwd=root, check=True, capture_output=True)
+    assert numbers(run(tmp_path / "ray", "resume")) == numbers(run(tmp_path / "local"))

@@ -49,7 +49,7 @@ def test_other_objects_are_refused() -> None:
 
 @pytest.mark.parametrize("line", ["", "{", "[]", '{"cell": "a"}', "null"])
 def test_what_is_no_record_is_refused(line: str) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         Record.from_line(line)
 
 
