@@ -42,8 +42,8 @@ class Toy(Experiment):
     title = "A toy"
     claim = "A contraction settles at its rate."
     source = "the tests"
-    scales = {"smoke": ToyScale(seeds=2), "cpu": ToyScale(seeds=3, steps=30)}  # noqa: RUF012
-    scaled_down = {"smoke": "12 steps instead of 30"}  # noqa: RUF012
+    scales = {"smoke": ToyScale(seeds=2), "cpu": ToyScale(seeds=3, steps=30)}
+    scaled_down = {"smoke": "12 steps instead of 30"}
     tables = (
         Table(
             "What the toy measures",

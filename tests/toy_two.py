@@ -7,7 +7,7 @@ class ToyTwo(Toy):
     """The toy under another name."""
 
     id = "toy-two"
-    scales = {"smoke": ToyScale(seeds=1)}  # noqa: RUF012
+    scales = {"smoke": ToyScale(seeds=1)}
 
 
 EXPERIMENT = ToyTwo()
