@@ -193,6 +193,47 @@ def test_a_killed_run_continues_with_the_same_numbers(tmp_path: Path) -> None:
     assert numbers(run(tmp_path / "run", "resume")) == numbers(run(tmp_path / "whole"))
 
 
+class Deadly(Toy):
+    """One cell whose process is killed, as for memory."""
+
+    def run(self, cell, seed, context):
+        if (cell, seed) == ("rate 0.6", 0):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().run(cell, seed, context)
+
+
+def test_a_worker_that_is_killed_fails_only_its_cell(tmp_path: Path) -> None:
+    done = launch(Deadly(), Request(out=tmp_path / "deadly", jobs=2))
+    assert [(record.pair, record.error) for record in done.ran.failed] == [
+        (("rate 0.6", 0), "its process died without a word; was it short of memory?")
+    ]
+    whole = numbers(run(tmp_path / "whole"))
+    assert {r.pair: dict(r.metrics) for r in done.ran.records if r.error is None}.items() < {
+        pair: metrics for pair, (metrics, _) in whole.items()
+    }.items()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_ends_a_real_process(tmp_path: Path, jobs: int) -> None:
+    """SIGINT to the whole group, as a terminal sends it; cells of half a minute are not waited for."""
+    code = "import sys, signal, time\nfrom pathlib import Path\nfrom tests.toy import Toy\n"
+    code += "from settlepoint.experiments.launch import Request, launch\n"
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from tests.toy_slow import Slow\nout, jobs = Path(sys.argv[1]), int(sys.argv[2])\n"
+    code += "sys.exit(launch(Slow(), Request(out=out, jobs=jobs)).exit_code)\n"
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", code, str(tmp_path), str(jobs)]
+    process = subprocess.Popen(command, cwd=root, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "result.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=25)
+    assert process.returncode == 3, errors
+    assert "Traceback" not in errors
+    assert len(RunFolder(tmp_path).records()[0]) == 1
+
+
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(RunError, match="cannot make the folder"):

@@ -50,4 +50,10 @@ def _checks(run: RunFiles) -> Table:
 
 
 def _empty(title: str, caption: str) -> Table:
-    return Table(title=Text(title), caption=Text(caption) if caption else None, title_justify="left", box=None)
+    return Table(
+        title=Text(title),
+        caption=Text(caption) if caption else None,
+        title_justify="left",
+        caption_justify="left",
+        box=None,
+    )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from typing import Protocol
 
 from settlepoint.runs.errors import MissingExtra, RunError
@@ -68,20 +70,41 @@ def _here(plan: Plan, pairs: Pairs, watcher: Watcher) -> Iterator[Record]:
 
 
 def _processes(plan: Plan, pairs: Pairs, watcher: Watcher, jobs: int) -> Iterator[Record]:
-    """Spawned, not forked: a forked torch inherits locked thread pools."""
+    """In spawned processes, for a forked torch inherits locked thread pools.
+
+    A process that dies, killed for memory say, takes the whole pool with it; what was not finished then runs again,
+    each cell in a process of its own, so that only the one that dies is a failure.
+    """
     watcher.note(f"{len(pairs)} cells in {jobs} processes")
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        futures: dict[Future[Record], tuple[str, int]] = {
-            pool.submit(measure, plan, cell, seed): (cell, seed) for cell, seed in pairs
-        }
-        try:
-            for future in as_completed(futures):
-                yield _answer(future, *futures[future])
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    unfinished = []
+    for pair, record in _pool(plan, pairs, jobs):
+        if record is None:
+            unfinished.append(pair)
+        else:
+            yield record
+    for cell, seed in unfinished:
+        watcher.begin(cell, seed)
+        for _, record in _pool(plan, [(cell, seed)], 1):
+            yield record or Record(cell, seed, error="its process died without a word; was it short of memory?")
 
 
-def _answer(future: Future[Record], cell: str, seed: int) -> Record:
-    """The record of a worker; a worker that died (killed for memory, say) becomes a failed record."""
-    error = future.exception()
-    return future.result() if error is None else Record(cell, seed, error=f"{type(error).__name__}: {error}")
+def _pool(plan: Plan, pairs: Pairs, jobs: int) -> Iterator[tuple[tuple[str, int], Record | None]]:
+    """Each pair with its record, None when the pool broke before it was done; leaving early ends the processes."""
+    others = set(active_children())
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_deaf)
+    try:
+        futures = {pool.submit(measure, plan, cell, seed): (cell, seed) for cell, seed in pairs}
+        for future in as_completed(futures):
+            broken = isinstance(future.exception(), BrokenProcessPool)
+            yield futures[future], None if broken else future.result()
+    except BaseException:
+        for child in set(active_children()) - others:
+            child.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _deaf() -> None:
+    """A worker leaves Ctrl-C to the process that started it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
