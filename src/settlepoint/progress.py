@@ -60,7 +60,7 @@ class Progress:
         quiet = (n > tol) & (n < self._bar)
         if self.finished:
             quiet |= self.status != _ACTIVE
-        if quiet.all():
+        if step < self.stop.max_steps and quiet.all():
             return self._all_improved(n, step), None
         return self._eventful(seen, tol, step)
 

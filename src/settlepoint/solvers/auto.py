@@ -25,8 +25,8 @@ _CALLS = (1.0, 1.0, 1.0, 2.5)  # time of an evaluation, in units of P: Jacobian-
 class AutoState(State):
     """What has been seen; all but inner and norm are host values shared by the rows.
 
-    choice: index into the candidates; inner: its state; ratios: of successive Picard residuals, slowest row; norm: (R,),
-    last residual norm; clock: when the last step ended; seconds: fastest Picard iteration; operator: seconds of P;
+    choice: index into the candidates; inner: its state; ratios: of successive Picard residuals, slowest row; norm:
+    (R,), last residual norm; clock: when the last step ended; seconds: fastest Picard iteration; operator: seconds of P;
     dropped: candidates that fell behind; since, start, pace: steps and log residual since the choice, and its foretold
     e-folds a step.
     """
@@ -46,7 +46,7 @@ class AutoState(State):
 
 
 class Auto(Solver):
-    """Picard for `probe` steps, then whichever of Picard, Aitken, Anderson, Newton-Krylov is foretold to take least time.
+    """Picard for `probe` steps, then whichever of Picard, Aitken, Anderson, Newton-Krylov should take least time.
 
     The rate rho of Picard is the limit of the ratios of successive residuals, fitted as rho - c/k. It gives evaluations
     per e-fold: Picard 1/log(1/rho); Krylov 1/log(1/s), s = rho/(1 + sqrt(1 - rho^2)), as for a symmetric spectrum in
@@ -105,10 +105,8 @@ class Auto(Solver):
         rate = asymptotic_rate(state.ratios)
         counts = evaluations_per_efold(rate)
         overhead = max(state.seconds - state.operator, 0.1 * state.seconds)
-        times = [
-            _EFOLDS * n * (c * state.operator + b * overhead)
-            for n, c, b in zip(counts, _CALLS, _BOOKKEEPING, strict=True)
-        ]
+        costs = [c * state.operator + b * overhead for c, b in zip(_CALLS, _BOOKKEEPING, strict=True)]
+        times = [_EFOLDS * n * cost for n, cost in zip(counts, costs, strict=True)]
         times = [math.inf if i in state.dropped else t for i, t in enumerate(times)]
         choice = min(range(len(times)), key=times.__getitem__)
         if state.choice == 0 and 0 not in state.dropped and _MARGIN * times[choice] > times[0]:
@@ -150,7 +148,7 @@ def slowest_ratio(new: np.ndarray, old: np.ndarray) -> float:
 
 
 def asymptotic_rate(ratios: tuple[float, ...]) -> float:
-    """Limit rho of ratios q_k = rho - c/k, by least squares over the later half; at least the last ratio, at most .9999."""
+    """Limit rho of ratios q_k = rho - c/k, by least squares over the later half, within [last ratio, .9999]."""
     start = len(ratios) // 2
     q, x = np.array(ratios[start:]), 1 / np.arange(start + 1, len(ratios) + 1)
     slope = ((x - x.mean()) * (q - q.mean())).sum() / ((x - x.mean()) ** 2).sum()
