@@ -121,6 +121,15 @@ def test_tables_hold_mean_spread_paper_and_work(good: Path) -> None:
     assert dict(sheet.rows)["rate 0.9"][1].text == ""
 
 
+def test_columns_that_a_scale_does_not_measure_are_left_out(good: Path, tmp_path: Path) -> None:
+    spec = json.loads((good / "spec.json").read_text())["tables"][0]
+    absent = {**spec["columns"][1], "key": "absent", "label": "Absent"}
+    copy = edited(good, tmp_path, tables=[{**spec, "columns": [*spec["columns"], absent]}])
+    assert "Absent" not in sheets(read(copy))[0].heads
+    (copy / "result.jsonl").write_text("")
+    assert "Absent" in sheets(read(copy))[0].heads
+
+
 def test_failed_cells_stay_in_the_table(bad: Path) -> None:
     (sheet,) = sheets(read(bad))
     row = dict(sheet.rows)["rate 0.6"]

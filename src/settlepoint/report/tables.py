@@ -51,12 +51,19 @@ def _column(name: str) -> dict[str, Any]:
 def _sheet(run: RunFiles, spec: Mapping[str, Any]) -> Sheet:
     shown = {column["key"] for column in spec["columns"]}
     work = [c for c in (EVALS, SECONDS) if c["key"] not in shown and (c is SECONDS or "evals" in run.metrics)]
-    columns = [*spec["columns"], *work]
+    columns = [*_shown(run, spec["columns"]), *work]
     cells = [cell for cell in (spec["rows"] or run.spec["cells"]) if cell in run.spec["cells"]]
     heads = [head for column in columns for head in _heads(column)]
     best = {column["key"]: _best(run, cells, column) for column in columns}
     rows = [(cell, _row(run, cell, columns, best)) for cell in cells]
     return Sheet(spec["title"], spec["caption"], [*heads, "Seeds"], rows)
+
+
+def _shown(run: RunFiles, columns: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The columns without those that a complete run was too small to measure."""
+    if run.failures or run.missing:
+        return list(columns)
+    return [column for column in columns if column["key"] in (*run.metrics, "cpu_seconds") or column["paper"]]
 
 
 def _heads(column: Mapping[str, Any]) -> list[str]:
