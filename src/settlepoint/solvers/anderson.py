@@ -10,6 +10,7 @@ from settlepoint.solvers.picard import checked_damping
 from settlepoint.solvers.solver import Solver, State, placed
 
 _LAPACK_ROWS = 256  # LAPACK loops over rows: above this many, elimination over all rows at once is faster
+_WIDE = 128  # unknowns from which a batched product beats a sum of products
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Anderson(Solver):
     that the scale of the problem changes nothing; None takes the rounding unit of the dtype. growth: a row whose
     residual exceeds this multiple of its best forgets its differences and takes a Picard step (safeguard).
 
-    The small systems are solved with unit diagonal; slots too short or too parallel to newer ones are dropped (rank
-    control). Up to 256 rows through LAPACK, above by elimination over all rows at once.
+    Differences of length zero, and above 256 rows pivots lost to rounding, are dropped (rank control). Up to 256 rows
+    the small systems go through LAPACK, above by elimination over all rows at once.
     """
 
     def __init__(self, depth: int = 5, damping: float = 0.0, ridge: float | None = None, growth: float = 1e2):
@@ -60,9 +61,8 @@ class Anderson(Solver):
         empty = z.new_zeros(rows, self.depth, width)
         square = z.new_zeros(rows, self.depth, self.depth)
         best = z.new_full((rows,), float("inf"))
-        return AndersonState(
-            empty, empty.clone(), square, z.new_zeros(rows, self.depth), z, r, best, z.new_zeros((), dtype=torch.int64)
-        )
+        none = z.new_zeros(rows, self.depth, dtype=torch.bool)
+        return AndersonState(empty, empty.clone(), square, none, z, r, best, z.new_zeros((), dtype=torch.int64))
 
     def resume(self, eq: Equation, z: Tensor, r: Tensor, state) -> AndersonState:
         fresh = self.init(eq, z, r)
@@ -74,61 +74,55 @@ class Anderson(Solver):
         b = 1 - self.damping
         change = r - state.r
         move = (z - state.z).add(change, alpha=b)
-        slot = ((state.step - 1) % self.depth).reshape(1)
-        here = torch.arange(self.depth, device=z.device) == slot  # (m,)
+        slot = (state.step % self.depth).reshape(1)
         moves, changes = placed(state.moves, move, slot), placed(state.changes, change, slot)
-        products = eq.gram(torch.stack((change, r), 1), changes)  # (R, 2, m)
-        gram = torch.where(here[:, None], products[:, None, 0], torch.where(here, products[:, 0, :, None], state.gram))
         norm = eq.norm(r)
-        used = torch.where(here & (state.step > 0), torch.ones_like(state.used), state.used)
-        lost = norm > self.growth * state.best
-        used = torch.where(lost[:, None], torch.zeros_like(used), used)
-        g = self._mix(gram, products[:, 1], used)
-        moved = _combined(z.add(r, alpha=b), g, moves)
-        best = torch.where(lost, norm, torch.minimum(norm, state.best))
+        kept = norm <= self.growth * state.best
+        used = (state.used & kept[:, None]) | (torch.arange(self.depth, device=z.device) == slot)
+        products = eq.gram(torch.stack((change, r), 1), changes) * used[:, None]  # (R, 2, m)
+        gram = placed(state.gram * kept[:, None, None], products[:, 0], slot)
+        gram = placed(gram.mT, products[:, 0], slot).mT
+        moved = _combined(z.add(r, alpha=b), self._mix(gram, products[:, 1]), moves)
+        best = torch.where(kept, torch.minimum(norm, state.best), norm)
         return moved, AndersonState(moves, changes, gram, used, z, r, best, state.step + 1), 0
 
-    def _mix(self, gram: Tensor, right: Tensor, used: Tensor) -> Tensor:  # -> (R, m)
-        """Coefficients g of the differences, zero for slots that are empty, dropped or not finite."""
+    def _mix(self, gram: Tensor, right: Tensor) -> Tensor:  # -> (R, m)
+        """Coefficients g of the differences, zero for slots that hold nothing and in rows without an answer."""
         ridge = 4 * torch.finfo(gram.dtype).eps if self.ridge is None else self.ridge
-        length = gram.diagonal(dim1=1, dim2=2).sqrt()
-        inverse = torch.where((used > 0) & (length > 0), 1 / length, torch.zeros_like(length))
-        unit = gram * inverse[:, :, None] * inverse[:, None, :]
-        unit = unit + torch.diag_embed(torch.where(inverse > 0, ridge, 1.0))
-        g = _lapack(unit, right * inverse) if len(gram) <= _LAPACK_ROWS else _eliminated(unit, right * inverse)
-        g = g * inverse
-        finite = torch.isfinite(g).all(1, keepdim=True)
-        return torch.where(finite, g, torch.zeros_like(g))
+        square = gram.diagonal(dim1=1, dim2=2)
+        system = gram + torch.diag_embed(torch.where(square > 0, ridge * square, 1.0))
+        g = torch.linalg.solve_ex(system, right)[0] if len(gram) <= _LAPACK_ROWS else _eliminated(system, right)
+        return g.nan_to_num(0.0, 0.0, 0.0)
 
 
 def _combined(z: Tensor, g: Tensor, moves: Tensor) -> Tensor:
-    """z - sum_j g_j moves_j."""
-    if len(z) <= _LAPACK_ROWS or torch.is_grad_enabled():
+    """z - sum_j g_j moves_j, by whichever form is fastest for the shape."""
+    rows, width = z.shape
+    if width > _WIDE or rows == 1:
         return z - torch.bmm(g[:, None], moves)[:, 0]
-    for j in range(g.shape[1]):  # half the time of a batched product of many small matrices
+    if rows <= _LAPACK_ROWS or torch.is_grad_enabled():
+        return z - (g[:, :, None] * moves).sum(1)
+    for j in range(g.shape[1]):
         z = torch.addcmul(z, g[:, j : j + 1], moves[:, j], value=-1)
     return z
 
 
-def _lapack(a: Tensor, b: Tensor) -> Tensor:
-    """Solution of a g = b, one LAPACK call a row; singular rows give NaN, never an exception."""
-    solution, info = torch.linalg.solve_ex(a, b)
-    return torch.where((info == 0)[:, None], solution, torch.full_like(solution, float("nan")))
-
-
 def _eliminated(a: Tensor, b: Tensor) -> Tensor:
     """The same by Gauss elimination of all rows at once, rows last in memory; pivots lost to rounding give zero."""
-    depth, floor = b.shape[1], torch.finfo(b.dtype).eps
+    depth, eps = b.shape[1], torch.finfo(b.dtype).eps
     table = torch.cat((a, b[:, :, None]), 2).permute(1, 2, 0).contiguous()  # (m, m + 1, R)
-    inverses = []
+    floor = eps * torch.stack([table[i, i] for i in range(depth)])
+    inverses: list[Tensor] = []
     for i in range(depth):
         pivot = table[i, i]
-        inverses.append(torch.where(pivot > floor, 1 / pivot, torch.zeros_like(pivot)))
+        inverses.append(torch.where(pivot > floor[i], pivot.reciprocal(), 0.0))
         if i + 1 < depth:
             factor = table[i + 1 :, i] * inverses[i]
             table = torch.cat((table[: i + 1], torch.addcmul(table[i + 1 :], factor[:, None], table[i], value=-1)))
     g: list[Tensor] = []
     for i in reversed(range(depth)):
-        known = [table[i, i + 1 + k] * g[k] for k in range(len(g))]
-        g.insert(0, (table[i, depth] - sum(known)) * inverses[i])
+        known = table[i, depth]
+        for k, value in enumerate(g):
+            known = torch.addcmul(known, table[i, i + 1 + k], value, value=-1)
+        g.insert(0, known * inverses[i])
     return torch.stack(g, 1)

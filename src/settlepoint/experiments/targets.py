@@ -1,0 +1,322 @@
+"""The rows of the target table: each measures ours and a peer in one process and stands beside the number promised."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from settlepoint.adjoints import Adjoint, Implicit, Unrolled
+from settlepoint.equation import Equation
+from settlepoint.experiments.cells import Make, Problem, affine, mixed, symmetric
+from settlepoint.experiments.peers import plain_loop, scipy_newton_krylov, torchdeq
+from settlepoint.runs import generator_from
+from settlepoint.solution import Solution
+from settlepoint.solve import solve
+from settlepoint.solvers import Aitken, Anderson, Auto, Broyden, NewtonKrylov, Picard, Solver
+from settlepoint.stop import Tolerance
+
+Variants = Mapping[str, Callable[[], object]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """measure(repeats) -> (ours, peer). better: whether a low or a high number is. target: None prints without a check."""
+
+    measure: Callable[[int], tuple[float, float]]
+    target: float | None
+    peer: str
+    better: str = "low"
+
+
+def problem(make: Make, seed: int = 0) -> Problem:
+    """The problem of a seed."""
+    return make(generator_from("bench", seed))
+
+
+def ours(p: Problem, solver: Solver, *, trace: bool = False) -> Solution:
+    """Our answer, without gradients."""
+    with torch.no_grad():
+        return solve(p.equation(), p.x0, solver, p.stop, trace=trace)
+
+
+def timed(variants: Variants, repeats: int) -> dict[str, list[float]]:
+    """Process seconds of every variant, warmed up once and interleaved."""
+    for call in variants.values():
+        call()
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(repeats):
+        for name, call in variants.items():
+            begin = time.process_time()
+            call()
+            seconds[name].append(time.process_time() - begin)
+    return seconds
+
+
+def best(variants: Variants, repeats: int) -> dict[str, float]:
+    """The least process seconds of every variant."""
+    return {name: min(values) for name, values in timed(variants, repeats).items()}
+
+
+def bookkeeping(every: int = 1, relative: bool = False) -> Callable[[int], tuple[float, float]]:
+    """Microseconds an iteration over the bare operator, 500 iterations that nobody finishes, trace on."""
+
+    def measure(repeats: int) -> tuple[float, float]:
+        tolerance = Tolerance(0.0 if relative else 1e-12, 1e-12 if relative else 0.0, max_steps=500, every=every)
+        p = problem(affine(64, 64, 0.999, stop=tolerance))
+        peer = torchdeq("fixed_point_iter")
+
+        def bare() -> None:
+            x = p.x0
+            for _ in range(500):
+                x = p.whole(x)
+
+        calls = {"ours": lambda: ours(p, Picard(), trace=True), "peer": lambda: peer(p), "bare": bare}
+        with torch.no_grad():
+            seconds = best(calls, repeats)
+        return tuple(1e6 * (seconds[name] - seconds["bare"]) / 500 for name in ("ours", "peer"))  # type: ignore[return-value]
+
+    return measure
+
+
+def bookkeeping_ratio(repeats: int) -> tuple[float, float]:
+    """torchdeq's bookkeeping over ours."""
+    mine, peer = bookkeeping()(repeats)
+    return peer / mine, 1.0
+
+
+def equivalents(solver: Callable[[], Solver], peer: str) -> Callable[[int], tuple[float, float]]:
+    """Row-evaluations over rows on the mixed batch, 1,024 rows of 64 unknowns."""
+
+    def measure(repeats: int) -> tuple[float, float]:
+        p = problem(mixed(1024, 64))
+        solution = ours(p, solver())
+        assert bool(solution.converged.all())
+        with torch.no_grad():
+            return solution.work / 1024, float(torchdeq(peer)(p).calls)
+
+    return measure
+
+
+def speed(solver: Callable[[], Solver], peer: str, repeats_at_most: int) -> Callable[[int], tuple[float, float]]:
+    """torchdeq's process time over ours on the mixed batch."""
+
+    def measure(repeats: int) -> tuple[float, float]:
+        p, other = problem(mixed(1024, 64)), torchdeq(peer)
+        calls = {"ours": lambda: ours(p, solver()), "peer": lambda: other(p)}
+        with torch.no_grad():
+            seconds = best(calls, min(repeats, repeats_at_most))
+        return seconds["peer"] / seconds["ours"], 1.0
+
+    return measure
+
+
+def evaluations(make: Make, solver: Solver, peer: Callable[[Problem], int]) -> Callable[[int], tuple[float, float]]:
+    """Evaluations of the slowest row; inf when one was not solved."""
+
+    def measure(repeats: int) -> tuple[float, float]:
+        p = problem(make)
+        solution = ours(p, solver)
+        count = float(solution.evals.max()) if bool(solution.converged.all()) else float("inf")
+        with torch.no_grad():
+            return count, float(peer(p))
+
+    return measure
+
+
+def scaling(repeats: int) -> tuple[float, float]:
+    """Largest change of Anderson's evaluations when the problem is scaled by 1e-6 and 1e6; torchdeq's beside it."""
+    counts = {}
+    for size in (1.0, 1e-6, 1e6):
+        for radius in (0.9, 0.99):
+            p = problem(affine(64, 64, radius, size=size))
+            with torch.no_grad():
+                counts[size, radius] = (int(ours(p, Anderson()).evals.max()), torchdeq("anderson")(p).calls)
+    gaps = [[abs(counts[s, r][i] - counts[1.0, r][i]) for s in (1e-6, 1e6) for r in (0.9, 0.99)] for i in (0, 1)]
+    return float(max(gaps[0])), float(max(gaps[1]))
+
+
+def over_picard(repeats: int) -> tuple[float, float]:
+    """Largest ratio of Anderson's to Picard's evaluations over the anchors; torchdeq's beside it."""
+    ratios = []
+    for rows, unknowns, radius in ((1, 64, 0.9), (64, 64, 0.9), (64, 64, 0.99)):
+        p = problem(affine(rows, unknowns, radius))
+        picard = int(ours(p, Picard()).evals.max())
+        with torch.no_grad():
+            ratios.append((int(ours(p, Anderson()).evals.max()) / picard, torchdeq("anderson")(p).calls / picard))
+    return max(r for r, _ in ratios), max(r for _, r in ratios)
+
+
+def gradient(radius: float, **options: bool) -> Callable[[int], tuple[float, float]]:
+    """Relative error of dL/dW at tolerance 1e-6, in units of 10 tol / (1 - rho), against a dense solve."""
+
+    def measure(repeats: int) -> tuple[float, float]:
+        generator = generator_from("bench", "gradient", radius)
+        matrix = symmetric(generator, 64, radius)
+        u, g = (torch.randn(16, 64, generator=generator, dtype=torch.float64) for _ in range(2))
+        exact = _exact_gradient(matrix, u, g)
+        bound = 10 * 1e-6 / (1 - radius)
+        errors = [
+            float((_gradient(run, matrix, u, g) - exact).norm() / exact.norm()) / bound
+            for run in (_our_state, lambda w, u: _peer_state(w, u, **options))
+        ]
+        return errors[0], errors[1]
+
+    return measure
+
+
+def _exact_gradient(matrix: Tensor, u: Tensor, g: Tensor) -> Tensor:
+    """dL/dW of L = sum(g * x), x = x W + u, by dense solves: x^T (g (I - W)^-T)."""
+    resolvent = torch.linalg.inv(torch.eye(len(matrix), dtype=matrix.dtype) - matrix)
+    return (u @ resolvent).T @ (g @ resolvent.T)
+
+
+def _gradient(run: Callable[[Tensor, Tensor], Tensor], matrix: Tensor, u: Tensor, g: Tensor) -> Tensor:
+    w = matrix.clone().requires_grad_()
+    return torch.autograd.grad((run(w, u) * g).sum(), w)[0]
+
+
+def _our_state(w: Tensor, u: Tensor) -> Tensor:
+    stop = Tolerance(0.0, 1e-6, max_steps=5000)
+    value = solve(Equation(lambda x, u: x @ w + u, context=(u,)), u, stop=stop).value
+    assert isinstance(value, Tensor)
+    return value
+
+
+def _peer_state(w: Tensor, u: Tensor, **options: bool) -> Tensor:
+    from torchdeq import get_deq
+
+    deq = get_deq(
+        f_max_iter=5000, f_tol=1e-6, b_max_iter=5000, b_tol=1e-6, f_stop_mode="rel", b_stop_mode="rel", **options
+    )
+    return deq(lambda x: x @ w + u, torch.zeros_like(u))[0][-1]
+
+
+def memory(repeats: int) -> tuple[float, float]:
+    """Growth of the resident set in MB through one forward and backward, B64 D512 .99 float32; unrolling beside it."""
+    context = multiprocessing.get_context("spawn")
+    found = []
+    for adjoint in (Implicit(), Unrolled()):
+        with context.Pool(1) as pool:
+            found.append(pool.apply(_growth, (adjoint,)))
+    return found[0], found[1]
+
+
+def _growth(adjoint: Adjoint) -> float:
+    torch.set_num_threads(1)
+    w = symmetric(generator_from("bench", "memory"), 512, 0.99).float().requires_grad_()
+    u = torch.randn(64, 512, generator=generator_from("bench", "memory u"))
+    _backward(w, u, adjoint, 3)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    _backward(w, u, adjoint, 5000)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def _backward(w: Tensor, u: Tensor, adjoint: Adjoint, steps: int) -> None:
+    eq = Equation(lambda x, u: torch.tanh(x @ w + u), context=(u,))
+    stop = Tolerance(0.0, 1e-12 if steps > 3 else 1e-2, max_steps=min(steps, 1200))
+    value = solve(eq, u, stop=stop, adjoint=adjoint).value
+    assert isinstance(value, Tensor)
+    value.sum().backward()
+
+
+FIXED: Mapping[str, Callable[[], Solver]] = {
+    "Picard": Picard,
+    "Aitken": Aitken,
+    "Anderson": Anderson,
+    "Broyden": Broyden,
+    "NewtonKrylov": NewtonKrylov,
+}
+
+
+def auto(make: Make) -> Callable[[int], tuple[float, float]]:
+    """Median process time of Auto over that of the best fixed choice; the median choice beside it."""
+
+    def measure(repeats: int) -> tuple[float, float]:
+        p = problem(make)
+        calls = {name: (lambda make=make: ours(p, make())) for name, make in {**FIXED, "Auto": Auto}.items()}
+        medians = {name: statistics.median(values) for name, values in timed(calls, repeats).items()}
+        own, least = medians.pop("Auto"), min(medians.values())
+        return own / least, statistics.median(medians.values()) / least
+
+    return measure
+
+
+def warm(solver: Solver) -> Callable[[int], tuple[float, float]]:
+    """Evaluations after a change of f by 1 %, warm over cold, slowest row; Picard from the old value beside it."""
+
+    def measure(repeats: int) -> tuple[float, float]:
+        ratios = []
+        for s in (solver, Picard()):
+            p = problem(affine(64, 64, 0.9))
+            f = p.x0 * (1 + 0.01 * torch.randn(p.x0.shape, generator=generator_from("bench", "warm"), dtype=p.x0.dtype))
+            moved = replace(p, context=(f,))
+            with torch.no_grad():
+                first = solve(p.equation(), p.x0, s, p.stop, compact=False)
+                cold = solve(moved.equation(), p.x0, s, p.stop, compact=False)
+                again = solve(moved.equation(), None, s, p.stop, compact=False, warm=first)
+            ratios.append(float(again.evals.max()) / float(cold.evals.max()))
+        return ratios[0], ratios[1]
+
+    return measure
+
+
+def imports(repeats: int) -> tuple[float, float]:
+    """Seconds of `import settlepoint` beyond torch, and of torch itself, in fresh interpreters."""
+    code = "import time; a=time.perf_counter(); import torch; b=time.perf_counter(); import settlepoint; " \
+        "print(b-a, time.perf_counter()-b)"  # fmt: skip
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(2)]
+    times = [tuple(map(float, run.stdout.split())) for run in runs]
+    return min(t[1] for t in times), min(t[0] for t in times)
+
+
+def _picard(p: Problem) -> int:
+    return plain_loop(p).calls
+
+
+def _scipy(p: Problem) -> int:
+    return scipy_newton_krylov(p).calls
+
+
+def _anchor(radius: float, dtype: torch.dtype = torch.float64) -> Make:
+    return affine(64, 64, radius, dtype=dtype)
+
+
+ROWS: Mapping[str, Row] = {
+    "Picard bookkeeping over T, us": Row(bookkeeping(), 30, "torchdeq fixed_point_iter"),
+    "Picard bookkeeping, torchdeq / ours": Row(bookkeeping_ratio, 4, "1", "high"),
+    "Picard bookkeeping with rtol, us": Row(bookkeeping(relative=True), None, "torchdeq fixed_point_iter"),
+    "Picard bookkeeping, every=4, us": Row(bookkeeping(every=4), None, "torchdeq fixed_point_iter"),
+    "Picard, mixed batch, batch equivalents": Row(equivalents(Picard, "fixed_point_iter"), 70, "torchdeq"),
+    "Picard, mixed batch, torchdeq / ours in time": Row(speed(Picard, "fixed_point_iter", 5), 10, "1", "high"),
+    "Anderson evaluations at .9": Row(evaluations(_anchor(0.9), Anderson(), _picard), 50, "plain Picard loop"),
+    "Anderson evaluations at .99": Row(evaluations(_anchor(0.99), Anderson(), _picard), 300, "plain Picard loop"),
+    "Anderson evaluations, change when scaled by 1e+-6": Row(scaling, 2, "torchdeq anderson"),
+    "Anderson over Picard evaluations, worst anchor": Row(over_picard, 1.1, "torchdeq anderson"),
+    "Anderson, mixed batch, batch equivalents": Row(equivalents(Anderson, "anderson"), 30, "torchdeq anderson"),
+    "Anderson, mixed batch, torchdeq / ours in time": Row(speed(Anderson, "anderson", 1), 60, "1", "high"),
+    "Newton-Krylov evaluations at .99, float64": Row(evaluations(_anchor(0.99), NewtonKrylov(), _scipy), 70, "scipy"),
+    "Newton-Krylov evaluations at .99, float32": Row(
+        evaluations(_anchor(0.99, torch.float32), NewtonKrylov(), _scipy), 70, "scipy"
+    ),
+    "gradient error / (10 tol/(1-rho)) at .9": Row(gradient(0.9), 1, "torchdeq default"),
+    "gradient error / (10 tol/(1-rho)) at .99": Row(gradient(0.99), 1, "torchdeq default"),
+    "gradient error / (10 tol/(1-rho)) at .99, ift": Row(gradient(0.99, ift=True), 1, "torchdeq ift=True"),
+    "backward memory, MB": Row(memory, 40, "our Unrolled"),
+    "Auto over best fixed, B1 D64 .9": Row(auto(affine(1, 64, 0.9)), 1.2, "median fixed choice"),
+    "Auto over best fixed, B64 D64 .9": Row(auto(affine(64, 64, 0.9)), 1.2, "median fixed choice"),
+    "Auto over best fixed, B64 D64 .99": Row(auto(affine(64, 64, 0.99)), 1.2, "median fixed choice"),
+    "Auto over best fixed, B64 D512 .99": Row(auto(affine(64, 512, 0.99)), 1.2, "median fixed choice"),
+    "warm over cold evaluations, Broyden": Row(warm(Broyden()), 0.6, "our Picard"),
+    "warm over cold evaluations, Anderson": Row(warm(Anderson()), 0.6, "our Picard"),
+    "import beyond torch, s": Row(imports, 1, "import torch"),
+}
+"""Name to row, in the order of the table."""
