@@ -24,6 +24,7 @@ class Search:
     def __init__(self, eq: Equation, z: Tensor, start: Start, stop: Tolerance, *, trace: bool, compact: str | bool):
         self.eq, self.z, self.start, self.stop = eq, z, start, stop
         self.state: State | None = None
+        self.rounded = eq.layout is not None and eq.layout.rounded
         self.rows = np.arange(len(z))  # original number of every working row
         self.progress = Progress(len(z), stop, _eps(eq, z), start.solver.recovery)
         self.best_z, self.previous, self.snapshot = z, z, None
@@ -51,13 +52,13 @@ class Search:
                     raise
                 raise OperatorError(self._interrupted(size), self.step + 1) from error
             self.step += 1
-            self.work += len(self.z)
+            self.work += self.rows.size
             r = image - self.z
             if self.step % self.stop.every == 0 or self.step == self.stop.max_steps:
                 self._look(image, r)
                 if self.progress.finished == self.rows.size:
                     break
-                if self.compacting and self.waste >= _WASTE * len(self.z):
+                if self.compacting and self.waste >= _WASTE * self.rows.size:
                     r = self._compact(image, r)
             self._advance(r)
             self.waste += self.progress.finished
@@ -67,8 +68,8 @@ class Search:
         if self.state is None:
             self.state = self.start.init(self.eq, self.z, r)
         moved, self.state, extra = self.start.solver.step(self.eq, self.z, r, self.state)
-        if self.eq.layout is not None:
-            moved = self.eq.layout.settle(moved)
+        if self.rounded:
+            moved = self.eq.layout.settle(moved)  # type: ignore[union-attr]
         if self.mask is not None:
             moved = torch.where(self.mask, moved, self.z)
         self.previous, self.z = self.z, moved
@@ -76,7 +77,7 @@ class Search:
             self.extra_rows = extra if self.extra_rows is None else self.extra_rows + extra
         else:
             self.extra += extra
-            self.work += extra * len(self.z)
+            self.work += extra * self.rows.size
 
     def _look(self, image: Tensor, r: Tensor) -> None:
         progress = self.progress

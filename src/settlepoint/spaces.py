@@ -107,9 +107,14 @@ class Layout:
             return torch.view_as_complex(piece.reshape(*shape, 2).contiguous())
         return piece.reshape(shape).to(self.dtype)
 
+    @cached_property
+    def rounded(self) -> bool:
+        """True when the state is coarser than its flat view."""
+        return self.dtype in _LOW_PRECISION
+
     def settle(self, z: Tensor) -> Tensor:
         """z rounded to what the state's dtype can hold, so that a residual speaks of the value that is returned."""
-        return z.to(self.dtype).to(self.working_dtype) if self.dtype in _LOW_PRECISION else z
+        return z.to(self.dtype).to(self.working_dtype) if self.rounded else z
 
     def norm(self, z: Tensor) -> Tensor:  # (R, W) -> (R,)
         """sqrt(sum_i w_i z_i^2) of every row."""

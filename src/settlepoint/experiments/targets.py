@@ -17,7 +17,7 @@ from torch import Tensor
 from settlepoint.adjoints import Adjoint, Implicit, Unrolled
 from settlepoint.equation import Equation
 from settlepoint.experiments.cells import Make, Problem, affine, mixed, symmetric
-from settlepoint.experiments.peers import plain_loop, scipy_newton_krylov, torchdeq
+from settlepoint.experiments.peers import Peer, plain_loop, scipy_newton_krylov, torchdeq
 from settlepoint.runs import generator_from
 from settlepoint.solution import Solution
 from settlepoint.solve import solve
@@ -29,7 +29,7 @@ Variants = Mapping[str, Callable[[], object]]
 
 @dataclass(frozen=True)
 class Row:
-    """measure(repeats) -> (ours, peer). better: whether a low or a high number is. target: None prints without a check."""
+    """measure(repeats) -> (ours, peer). better: "low" or "high". target: None prints a cost without a check."""
 
     measure: Callable[[int], tuple[float, float]]
     target: float | None
@@ -79,9 +79,9 @@ def bookkeeping(every: int = 1, relative: bool = False) -> Callable[[int], tuple
             for _ in range(500):
                 x = p.whole(x)
 
-        calls = {"ours": lambda: ours(p, Picard(), trace=True), "peer": lambda: peer(p), "bare": bare}
+        variants = {"ours": lambda: ours(p, Picard(), trace=True), "peer": lambda: peer(p), "bare": bare}
         with torch.no_grad():
-            seconds = best(calls, repeats)
+            seconds = best(variants, repeats)
         return tuple(1e6 * (seconds[name] - seconds["bare"]) / 500 for name in ("ours", "peer"))  # type: ignore[return-value]
 
     return measure
@@ -111,15 +111,15 @@ def speed(solver: Callable[[], Solver], peer: str, repeats_at_most: int) -> Call
 
     def measure(repeats: int) -> tuple[float, float]:
         p, other = problem(mixed(1024, 64)), torchdeq(peer)
-        calls = {"ours": lambda: ours(p, solver()), "peer": lambda: other(p)}
+        variants = {"ours": lambda: ours(p, solver()), "peer": lambda: other(p)}
         with torch.no_grad():
-            seconds = best(calls, min(repeats, repeats_at_most))
+            seconds = best(variants, min(repeats, repeats_at_most))
         return seconds["peer"] / seconds["ours"], 1.0
 
     return measure
 
 
-def evaluations(make: Make, solver: Solver, peer: Callable[[Problem], int]) -> Callable[[int], tuple[float, float]]:
+def evaluations(make: Make, solver: Solver, peer: Callable[[Problem], float]) -> Callable[[int], tuple[float, float]]:
     """Evaluations of the slowest row; inf when one was not solved."""
 
     def measure(repeats: int) -> tuple[float, float]:
@@ -127,7 +127,7 @@ def evaluations(make: Make, solver: Solver, peer: Callable[[Problem], int]) -> C
         solution = ours(p, solver)
         count = float(solution.evals.max()) if bool(solution.converged.all()) else float("inf")
         with torch.no_grad():
-            return count, float(peer(p))
+            return count, peer(p)
 
     return measure
 
@@ -155,7 +155,7 @@ def over_picard(repeats: int) -> tuple[float, float]:
     return max(r for r, _ in ratios), max(r for _, r in ratios)
 
 
-def gradient(radius: float, **options: bool) -> Callable[[int], tuple[float, float]]:
+def gradient(radius: float, *, ift: bool = False, budget: int = 40) -> Callable[[int], tuple[float, float]]:
     """Relative error of dL/dW at tolerance 1e-6, in units of 10 tol / (1 - rho), against a dense solve."""
 
     def measure(repeats: int) -> tuple[float, float]:
@@ -166,7 +166,7 @@ def gradient(radius: float, **options: bool) -> Callable[[int], tuple[float, flo
         bound = 10 * 1e-6 / (1 - radius)
         errors = [
             float((_gradient(run, matrix, u, g) - exact).norm() / exact.norm()) / bound
-            for run in (_our_state, lambda w, u: _peer_state(w, u, **options))
+            for run in (_our_state, lambda w, u: _peer_state(w, u, ift, budget))
         ]
         return errors[0], errors[1]
 
@@ -191,12 +191,11 @@ def _our_state(w: Tensor, u: Tensor) -> Tensor:
     return value
 
 
-def _peer_state(w: Tensor, u: Tensor, **options: bool) -> Tensor:
+def _peer_state(w: Tensor, u: Tensor, ift: bool, budget: int) -> Tensor:
     from torchdeq import get_deq
 
-    deq = get_deq(
-        f_max_iter=5000, f_tol=1e-6, b_max_iter=5000, b_tol=1e-6, f_stop_mode="rel", b_stop_mode="rel", **options
-    )
+    modes = {"f_stop_mode": "rel", "b_stop_mode": "rel"}
+    deq = get_deq(ift=ift, f_max_iter=5000, f_tol=1e-6, b_max_iter=budget, b_tol=1e-6, **modes)
     return deq(lambda x: x @ w + u, torch.zeros_like(u))[0][-1]
 
 
@@ -221,9 +220,8 @@ def _growth(adjoint: Adjoint) -> float:
 
 
 def _backward(w: Tensor, u: Tensor, adjoint: Adjoint, steps: int) -> None:
-    eq = Equation(lambda x, u: torch.tanh(x @ w + u), context=(u,))
-    stop = Tolerance(0.0, 1e-12 if steps > 3 else 1e-2, max_steps=min(steps, 1200))
-    value = solve(eq, u, stop=stop, adjoint=adjoint).value
+    eq = Equation(lambda x, u: x @ w + u, context=(u,))
+    value = solve(eq, u, stop=Tolerance(0.0, 1e-6, max_steps=steps), adjoint=adjoint).value
     assert isinstance(value, Tensor)
     value.sum().backward()
 
@@ -242,8 +240,8 @@ def auto(make: Make) -> Callable[[int], tuple[float, float]]:
 
     def measure(repeats: int) -> tuple[float, float]:
         p = problem(make)
-        calls = {name: (lambda make=make: ours(p, make())) for name, make in {**FIXED, "Auto": Auto}.items()}
-        medians = {name: statistics.median(values) for name, values in timed(calls, repeats).items()}
+        variants = {name: (lambda make=make: ours(p, make())) for name, make in {**FIXED, "Auto": Auto}.items()}
+        medians = {name: statistics.median(values) for name, values in timed(variants, repeats).items()}
         own, least = medians.pop("Auto"), min(medians.values())
         return own / least, statistics.median(medians.values()) / least
 
@@ -271,19 +269,21 @@ def warm(solver: Solver) -> Callable[[int], tuple[float, float]]:
 
 def imports(repeats: int) -> tuple[float, float]:
     """Seconds of `import settlepoint` beyond torch, and of torch itself, in fresh interpreters."""
-    code = "import time; a=time.perf_counter(); import torch; b=time.perf_counter(); import settlepoint; " \
-        "print(b-a, time.perf_counter()-b)"  # fmt: skip
+    clock = "time.perf_counter()"
+    code = f"import time; a={clock}; import torch; b={clock}; import settlepoint; print(b-a, {clock}-b)"
     runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(2)]
     times = [tuple(map(float, run.stdout.split())) for run in runs]
     return min(t[1] for t in times), min(t[0] for t in times)
 
 
-def _picard(p: Problem) -> int:
-    return plain_loop(p).calls
+def calls(peer: Peer) -> Callable[[Problem], float]:
+    """Evaluations of a peer; inf when it does not claim every row."""
 
+    def count(p: Problem) -> float:
+        answer = peer(p)
+        return float(answer.calls) if bool(answer.claimed.all()) else float("inf")
 
-def _scipy(p: Problem) -> int:
-    return scipy_newton_krylov(p).calls
+    return count
 
 
 def _anchor(radius: float, dtype: torch.dtype = torch.float64) -> Make:
@@ -297,26 +297,35 @@ ROWS: Mapping[str, Row] = {
     "Picard bookkeeping, every=4, us": Row(bookkeeping(every=4), None, "torchdeq fixed_point_iter"),
     "Picard, mixed batch, batch equivalents": Row(equivalents(Picard, "fixed_point_iter"), 70, "torchdeq"),
     "Picard, mixed batch, torchdeq / ours in time": Row(speed(Picard, "fixed_point_iter", 5), 10, "1", "high"),
-    "Anderson evaluations at .9": Row(evaluations(_anchor(0.9), Anderson(), _picard), 50, "plain Picard loop"),
-    "Anderson evaluations at .99": Row(evaluations(_anchor(0.99), Anderson(), _picard), 300, "plain Picard loop"),
+    "Anderson evaluations at .9": Row(
+        evaluations(_anchor(0.9), Anderson(), calls(plain_loop)), 50, "plain Picard loop"
+    ),
+    "Anderson evaluations at .99": Row(
+        evaluations(_anchor(0.99), Anderson(), calls(plain_loop)), 300, "plain Picard loop"
+    ),
     "Anderson evaluations, change when scaled by 1e+-6": Row(scaling, 2, "torchdeq anderson"),
     "Anderson over Picard evaluations, worst anchor": Row(over_picard, 1.1, "torchdeq anderson"),
     "Anderson, mixed batch, batch equivalents": Row(equivalents(Anderson, "anderson"), 30, "torchdeq anderson"),
     "Anderson, mixed batch, torchdeq / ours in time": Row(speed(Anderson, "anderson", 1), 60, "1", "high"),
-    "Newton-Krylov evaluations at .99, float64": Row(evaluations(_anchor(0.99), NewtonKrylov(), _scipy), 70, "scipy"),
+    "Newton-Krylov evaluations at .99, float64": Row(
+        evaluations(_anchor(0.99), NewtonKrylov(), calls(scipy_newton_krylov)), 70, "scipy"
+    ),
     "Newton-Krylov evaluations at .99, float32": Row(
-        evaluations(_anchor(0.99, torch.float32), NewtonKrylov(), _scipy), 70, "scipy"
+        evaluations(_anchor(0.99, torch.float32), NewtonKrylov(), calls(scipy_newton_krylov)), 70, "scipy"
     ),
     "gradient error / (10 tol/(1-rho)) at .9": Row(gradient(0.9), 1, "torchdeq default"),
     "gradient error / (10 tol/(1-rho)) at .99": Row(gradient(0.99), 1, "torchdeq default"),
-    "gradient error / (10 tol/(1-rho)) at .99, ift": Row(gradient(0.99, ift=True), 1, "torchdeq ift=True"),
+    "gradient error at .99, peer exact in name": Row(gradient(0.99, ift=True), 1, "torchdeq ift=True, its 40 steps"),
+    "gradient error at .99, peer given time": Row(
+        gradient(0.99, ift=True, budget=5000), 1, "torchdeq ift=True, 5,000 steps"
+    ),
     "backward memory, MB": Row(memory, 40, "our Unrolled"),
     "Auto over best fixed, B1 D64 .9": Row(auto(affine(1, 64, 0.9)), 1.2, "median fixed choice"),
     "Auto over best fixed, B64 D64 .9": Row(auto(affine(64, 64, 0.9)), 1.2, "median fixed choice"),
     "Auto over best fixed, B64 D64 .99": Row(auto(affine(64, 64, 0.99)), 1.2, "median fixed choice"),
     "Auto over best fixed, B64 D512 .99": Row(auto(affine(64, 512, 0.99)), 1.2, "median fixed choice"),
-    "warm over cold evaluations, Broyden": Row(warm(Broyden()), 0.6, "our Picard"),
-    "warm over cold evaluations, Anderson": Row(warm(Anderson()), 0.6, "our Picard"),
+    "warm over cold evaluations, Broyden(60) with its state": Row(warm(Broyden(60)), 0.6, "our Picard"),
+    "warm over cold evaluations, Anderson with its state": Row(warm(Anderson()), None, "our Picard"),
     "import beyond torch, s": Row(imports, 1, "import torch"),
 }
 """Name to row, in the order of the table."""

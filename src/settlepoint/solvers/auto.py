@@ -67,8 +67,8 @@ class Auto(Solver):
     [-rho, rho]; Aitken and Anderson fitted multiples of that. The operator is timed once, on the problem itself.
 
     While Picard goes on, the choice is looked at again whenever its steps have quadrupled; a choice that falls behind
-    what was foretold gives way to the next best. All depends on the clock and on the slowest row: pin the solver named in
-    Solution.notes where runs must repeat bit for bit. Auto reads on the host, so it is not for fullgraph compilation.
+    what was foretold gives way to the next best. All depends on the clock and on the slowest row: pin the solver named
+    in Solution.notes where runs must repeat bit for bit. Auto reads on the host, so it is not for fullgraph compilation.
     """
 
     def __init__(self, probe: int = 8):
