@@ -11,7 +11,6 @@ from settlepoint.iterate import iterate
 from settlepoint.solution import (
     Gradient,
     GradientWarning,
-    PrecisionWarning,
     Solution,
     SolveError,
     Status,
@@ -54,7 +53,6 @@ __all__ = [
     "Mann",
     "NewtonKrylov",
     "Picard",
-    "PrecisionWarning",
     "Rows",
     "Safeguarded",
     "Segments",

@@ -61,7 +61,7 @@ def _fixed(eq: Equation, z: Tensor, start: Start, stop: FixedSteps, *, trace: bo
         else:
             extra_int += extra
     outcome = _fixed_outcome(z, steps, total + extra_int, extra_rows)
-    outcome.work = rows * (total + extra_int)
+    outcome.work = rows * (total + extra_int) + (0 if extra_rows is None else int(extra_rows.sum()))
     outcome.state = state
     if stop.check:
         outcome.residual = eq.norm((evaluate(eq, z) - z).detach())

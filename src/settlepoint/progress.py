@@ -46,7 +46,7 @@ class Progress:
         self.watched = np.zeros(rows, dtype=bool)
         self.suspicious = False
         self._bar = self.best
-        self._patience = min(SUSPICION_LOOKS * stop.every, stop.window)
+        self._patience = min(SUSPICION_LOOKS, stop.window) * stop.every  # in steps
 
     @property
     def active(self) -> np.ndarray:
@@ -99,8 +99,8 @@ class Progress:
         """Status of every row, lowest precedence first so that higher ones overwrite."""
         n, stop = seen.residual, self.stop
         status = np.full(n.size, Status.MAX_STEPS if step >= stop.max_steps else _ACTIVE)
-        if seen.size is not None:
-            self._doubts(status, seen, age)
+        if seen.size is not None and seen.moved is not None:
+            self._doubts(status, seen, seen.moved, seen.size, age)
         else:
             status[n > stop.growth * self.first] = Status.DIVERGED
         status[n <= tol] = Status.CONVERGED
@@ -111,22 +111,19 @@ class Progress:
             status[lost & (self.strikes <= self.recovery) & np.isfinite(self.first) & (step < stop.max_steps)] = _ACTIVE
         return status
 
-    def _doubts(self, status: np.ndarray, seen: Look, age: np.ndarray) -> None:
+    def _doubts(self, status: np.ndarray, seen: Look, moved: np.ndarray, size: np.ndarray, age: np.ndarray) -> None:
         """Mark rows that no longer make progress."""
         n, stop = seen.residual, self.stop
-        stale = age >= stop.window
-        settled = stale & (n <= 2 * self.best) & (seen.moved <= 0.5 * stop.window * n)
-        floor = (age >= self._patience) & (n <= _FLOOR * self.eps * seen.size)
+        stale = age >= stop.window * stop.every
+        settled = stale & (n <= 2 * self.best) & (moved <= 0.5 * stop.window * stop.every * n)
+        floor = (age >= self._patience) & (n <= _FLOOR * self.eps * size)
         status[stale & ~settled | (n > stop.growth * self.first)] = Status.DIVERGED
         status[settled | floor] = Status.STALLED
-        if seen.returned is not None:
-            status[self._cycles(seen) & ~floor] = Status.CYCLING
+        if seen.returned is not None and seen.stride is not None:
+            near = _SAME * n
+            status[self.watched & (seen.returned <= near) & (seen.stride > near) & ~floor] = Status.CYCLING
         if seen.drift is not None:
             status[stale & ~floor & (seen.drift <= 0.1 * n)] = Status.NO_FIXED_POINT
-
-    def _cycles(self, seen: Look) -> np.ndarray:
-        near = _SAME * seen.residual
-        return self.watched & (seen.returned <= near) & (seen.stride > near)
 
     def _watch(self, doubted: np.ndarray, age: np.ndarray) -> None:
         """Age the snapshot, and ask for a new one while some row is without progress."""

@@ -30,6 +30,7 @@ class Search:
         self.best_z, self.previous, self.snapshot = z, z, None
         self.extra: int = 0
         self.extra_rows: Tensor | None = None
+        self.work_rows: Tensor | int = 0  # of extra calls counted by row
         self.mask: Tensor | None = None  # (rows, 1), set once a row has finished
         self.work = self.waste = self.step = self.checks = 0
         self.seen: list[tuple] | None = [] if trace else None
@@ -75,6 +76,7 @@ class Search:
         self.previous, self.z = self.z, moved
         if isinstance(extra, Tensor):
             self.extra_rows = extra if self.extra_rows is None else self.extra_rows + extra
+            self.work_rows = self.work_rows + extra.sum()
         else:
             self.extra += extra
             self.work += extra * self.rows.size
@@ -87,7 +89,7 @@ class Search:
         else:
             seen = self._measure(image, r, self.z)
         if self.seen is not None:
-            self.seen.append((self.rows, seen.residual, self.step + self.extra, self.extra_rows))
+            self.seen.append((self.rows, seen.residual, self.step + self.extra + self.checks, self.extra_rows))
         improved, finished = progress.look(seen, self.step)
         if improved is None:
             self.best_z = self.z
@@ -156,7 +158,7 @@ class Search:
         self.eq, self.z, self.rows = eq, z, self.rows[keep]
         self.best_z, self.previous = self.best_z.index_select(0, index), self.previous.index_select(0, index)
         self.snapshot = None if self.snapshot is None else self.snapshot.index_select(0, index)
-        self.state = gather_state(self.state, index)
+        self.state = gather_state(self.state, index)  # type: ignore[assignment]
         self.extra_rows = None if self.extra_rows is None else self.extra_rows.index_select(0, index)
         self.progress.keep(keep)
         self.mask, self.waste = None, 0
@@ -193,12 +195,14 @@ class Search:
         evals = whole("evals", torch.int64)
         if done and done[0].extra is not None:
             evals = evals + stack([d.extra for d in done])
-        drift = [d.drift for d in done if d.drift is not None]
+        drift = [d.value.detach() * torch.nan if d.drift is None else d.drift for d in done]
+        moved = any(d.drift is not None for d in done)
         return Outcome(
             stack([d.value for d in done]) if done else self.z, whole("status", torch.int64),
-            whole("steps", torch.int64), evals, whole("residual", self.z.dtype), whole("taken", torch.int64), self.work,
+            whole("steps", torch.int64), evals, whole("residual", self.z.dtype), whole("taken", torch.int64),
+            self.work + int(self.work_rows),
             self._trace(size), self.notes + list(self.state.notes if self.state is not None else ()),
-            stack(drift) if drift and len(drift) == len(done) else None,
+            stack(drift) if moved else None,
             self.state if len(self.rows) == size else None,
         )  # fmt: skip
 
@@ -221,7 +225,9 @@ class Search:
         for d in self.done:
             steps[d.rows] = d.steps
         looked = np.array([min((k + 1) * self.stop.every, self.stop.max_steps) for k in range(len(self.seen))])
-        residual[looked[:, None] > steps[None, :]] = np.nan
+        over = looked[:, None] > steps[None, :]
+        residual[over], evals[over] = np.nan, 0
+        evals = np.maximum.accumulate(evals, 0)
         device = self.z.device
         return Trace(
             torch.as_tensor(residual, dtype=self.z.dtype, device=device), torch.as_tensor(evals, device=device)

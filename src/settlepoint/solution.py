@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from settlepoint.spaces import State
@@ -87,7 +87,7 @@ class Solution:
     notes: tuple[str, ...] = ()
     gradient: Gradient = field(default_factory=Gradient)
     displacement: State | None = None
-    state: object = None
+    state: Any = None
 
     @property
     def converged(self) -> Tensor:  # (R,) bool
@@ -132,12 +132,3 @@ class SolveError(RuntimeError):
 
 class GradientWarning(UserWarning):
     """The backward equation missed its tolerance, so gradients are less exact than asked."""
-
-
-class PrecisionWarning(UserWarning):
-    """A tolerance was asked that the dtype cannot reach."""
-
-
-def to_like(codes: "list | Tensor", like: Tensor, dtype: torch.dtype) -> Tensor:
-    """A small host list as a tensor beside `like`."""
-    return torch.as_tensor(codes, dtype=dtype, device=like.device)

@@ -14,6 +14,7 @@ from settlepoint.outcome import OperatorError, Outcome
 from settlepoint.solution import Gradient, Solution, SolveError
 from settlepoint.solvers.picard import Picard
 from settlepoint.solvers.solver import Solver
+from settlepoint.solvers.solver import State as SolverState
 from settlepoint.spaces import State
 from settlepoint.stop import FixedSteps, Stop, Tolerance
 
@@ -65,7 +66,7 @@ def solve(
     return _solution(bound, outcome, report, compact)
 
 
-def _start(eq: Equation, x0: State | None, warm: Solution | None) -> tuple[State, object]:
+def _start(eq: Equation, x0: State | None, warm: Solution | None) -> tuple[State, SolverState | None]:
     if not isinstance(eq, Equation):
         raise TypeError(f"eq must be an Equation, got {type(eq).__name__}; write solve(Equation(T), x0)")
     if warm is not None and not isinstance(warm, Solution):

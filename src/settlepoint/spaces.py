@@ -116,11 +116,16 @@ class Layout:
         """z rounded to what the state's dtype can hold, so that a residual speaks of the value that is returned."""
         return z.to(self.dtype).to(self.working_dtype) if self.rounded else z
 
+    @cached_property
+    def _roots(self) -> Tensor:
+        assert self.weights is not None
+        return self.weights.sqrt()
+
     def norm(self, z: Tensor) -> Tensor:  # (R, W) -> (R,)
         """sqrt(sum_i w_i z_i^2) of every row."""
         if self.weights is None:
             return torch.linalg.vector_norm(z, dim=1)
-        return (self.weights * z * z).sum(1).sqrt()
+        return torch.linalg.vector_norm(self._roots * z, dim=1)
 
     def gram(self, u: Tensor, v: Tensor) -> Tensor:  # (R, m, W), (R, k, W) -> (R, m, k)
         """Inner products of the space between two sets of vectors in every row."""

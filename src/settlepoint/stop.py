@@ -47,7 +47,7 @@ class Tolerance(Stop):
     """Stop a row when ||P(x) - x|| <= atol + rtol * ||P(x)||, its undamped residual in the norm of the space.
 
     max_steps: evaluations at most. every: look at the residual every so many steps (one host read a look).
-    growth: a row whose residual grew by this factor over its first one is DIVERGED. window: steps without progress
+    growth: a row whose residual grew by this factor over its first one is DIVERGED. window: looks without progress
     after which a row is STALLED or DIVERGED.
     """
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch._C._functorch import peek_interpreter_stack  # pyright: ignore[reportMissingImports]
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.autograd import forward_ad
 
@@ -50,6 +51,21 @@ def leaf(z: Tensor) -> Tensor:
         return z.detach().requires_grad_()
 
 
+def inside() -> bool:
+    """True inside a transform of torch.func or a level of forward mode."""
+    return forward_ad._current_level >= 0 or peek_interpreter_stack() is not None
+
+
+def wanted() -> bool:
+    """False where no derivative can be asked for, so that an adjoint may leave out its evaluations."""
+    return torch.is_grad_enabled() or inside()
+
+
+def differential(w: Tensor) -> Tensor:
+    """Zero in value, also where w is not finite, with the derivatives of w."""
+    return (w - w.detach()).nan_to_num(0.0, 0.0, 0.0)
+
+
 def attached(z: Tensor, w: Tensor) -> Tensor:
     """The value of z with the derivatives of w, bit for bit."""
-    return z + (w - w.detach())
+    return z + differential(w)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from settlepoint.adjoints.adjoint import Adjoint, Loop, attached, untracked
+from settlepoint.adjoints.adjoint import Adjoint, Loop, attached, untracked, wanted
 from settlepoint.equation import Equation
 from settlepoint.iterate import iterate
 from settlepoint.outcome import Outcome
@@ -31,6 +31,8 @@ class Checkpointed(Adjoint):
 
     def run(self, loop: Loop, eq: Equation, z: Tensor, solver: Solver, stop: Stop, report: Gradient) -> Outcome:
         outcome = untracked(loop, eq, z, solver, stop)
+        if not wanted():
+            return outcome
         total = int(outcome.taken.max()) if len(outcome.taken) else 0
         w, state = z, None
         for start in range(0, total, self.every):

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from settlepoint.adjoints.adjoint import Adjoint, Loop, leaf, untracked
+from settlepoint.adjoints.adjoint import Adjoint, Loop, differential, inside, leaf, untracked, wanted
 from settlepoint.equation import Equation
 from settlepoint.iterate import iterate
 from settlepoint.outcome import Outcome, unwrapped
@@ -50,30 +50,26 @@ class Implicit(Adjoint):
     def run(self, loop: Loop, eq: Equation, z: Tensor, solver: Solver, stop: Stop, report: Gradient) -> Outcome:
         outcome = untracked(loop, eq, z, solver, stop)
         report.adjoint = repr(self)
+        if not wanted():
+            return outcome
         z0 = outcome.z
         image = eq.flat(z0)
-        if not _differentiable(image):
+        if not (image.requires_grad or inside()):
             return outcome
         maps = _Linearised(eq, z0, self, report)
-        w = Frozen.apply(image - image.detach(), maps, "solve")
+        w = Frozen.apply(differential(image), maps, "solve")
         for _ in range(1, self.order):
             error = eq.flat(z0 + w) - Frozen.apply(w, maps, "jacobian")
-            w = Frozen.apply(error - error.detach(), maps, "solve")
+            w = Frozen.apply(differential(error), maps, "solve")
         outcome.z = z0 + w
         return outcome
-
-
-def _differentiable(image: Tensor) -> bool:
-    """False where no derivative can be asked for, so that the passes can be left out."""
-    level = torch.autograd.forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
-    return level or (image.requires_grad and torch.is_grad_enabled())
 
 
 class _Linearised:
     """J at z0 and (I - J)^{-1} as frozen maps of plain tensors (R, W), from one recorded evaluation."""
 
     def __init__(self, eq: Equation, z0: Tensor, adjoint: Implicit, report: Gradient):
-        self.adjoint, self.report, self.scale = adjoint, report, None
+        self.adjoint, self.report = adjoint, report
         with torch.enable_grad():
             self.z = leaf(z0)
             self.image = unwrapped(eq.flat(self.z))
@@ -106,32 +102,36 @@ class _Linearised:
         return torch.zeros_like(u) if out is None else out
 
     def solve(self, g: Tensor, transposed: bool) -> Tensor:
-        """v with v = J v + g, or J^T for transposed; parts of g lost to rounding are left out."""
-        size = torch.linalg.vector_norm(g, dim=1)
-        self.scale = size if self.scale is None else torch.maximum(self.scale, size)
-        lost = size <= 8 * torch.finfo(g.dtype).eps * self.scale
-        g = g.masked_fill(lost[:, None], 0)
+        """v with v = J v + g, or J^T for transposed."""
         stop = self.adjoint.stop or Tolerance(0.0, max(1e-10, 8 * torch.finfo(g.dtype).eps), max_steps=1000, window=50)
         eq = Equation(self.transposed if transposed else self.jacobian, g, space=Rows()).at(g)
         outcome = iterate(eq, g, self.adjoint.solver or Anderson(5), stop, compact=False)
-        self._note(outcome)
+        self._note(outcome, torch.linalg.vector_norm(g, dim=1) > 0)
         return outcome.z
 
-    def _note(self, outcome: Outcome) -> None:
+    def _note(self, outcome: Outcome, asked: Tensor) -> None:
+        """Report this solve for the rows that had something to solve; the others keep what an earlier one said."""
         report = self.report
         size = torch.linalg.vector_norm(outcome.z, dim=1)
-        report.status, report.evals, report.solves = outcome.status, outcome.evals, report.solves + 1
-        report.residual = torch.where(size > 0, outcome.residual / size, outcome.residual)
+        relative = torch.where(size > 0, outcome.residual / size, outcome.residual)
+        report.solves += 1
+        report.status = _kept(asked, outcome.status, report.status)
+        report.evals = _kept(asked, outcome.evals, report.evals)
+        report.residual = _kept(asked, relative, report.residual)
         missed = (outcome.status > int(Status.COMPLETED)).nonzero().flatten().tolist()
         if missed:
             row = missed[0]
             warnings.warn(
                 f"the backward equation missed its tolerance in {len(missed)} of {len(size)} rows: row {row} is "
-                f"{Status(int(outcome.status[row])).name} at relative residual {float(report.residual[row]):.1e} after "
+                f"{Status(int(outcome.status[row])).name} at relative residual {float(relative[row]):.1e} after "
                 f"{int(outcome.evals[row])} evaluations; give Implicit a stop of more steps, or solver=NewtonKrylov()",
                 GradientWarning,
                 stacklevel=2,
             )
+
+
+def _kept(asked: Tensor, new: Tensor, old: Tensor | None) -> Tensor:
+    return new if old is None else torch.where(asked, new, old)
 
 
 class Frozen(torch.autograd.Function):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from settlepoint.adjoints.adjoint import Adjoint, Loop, attached, untracked
+from settlepoint.adjoints.adjoint import Adjoint, Loop, attached, untracked, wanted
 from settlepoint.equation import Equation
 from settlepoint.outcome import Outcome
 from settlepoint.solution import Gradient
@@ -28,6 +28,8 @@ class Truncated(Adjoint):
 
     def run(self, loop: Loop, eq: Equation, z: Tensor, solver: Solver, stop: Stop, report: Gradient) -> Outcome:
         outcome = untracked(loop, eq, z, solver, stop)
+        if not wanted():
+            return outcome
         w = outcome.z
         for _ in range(self.steps):
             w = eq.flat(w)

@@ -54,7 +54,7 @@ class AutoState(State):
     plan: Plan
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def notes(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """What was chosen, and why."""
         return self.plan.notes
 
@@ -67,8 +67,8 @@ class Auto(Solver):
     [-rho, rho]; Aitken and Anderson fitted multiples of that. The operator is timed once, on the problem itself.
 
     While Picard goes on, the choice is looked at again whenever its steps have quadrupled; a choice that falls behind
-    what was foretold gives way to the next best. All depends on the clock and on the slowest row: pin the solver named
-    in Solution.notes where runs must repeat bit for bit. Auto reads on the host, so it is not for fullgraph compilation.
+    what was foretold gives way to the next best. All depends on the clock and on the slowest row: where runs must
+    repeat bit for bit, pin the solver named in Solution.notes. Auto reads on the host, so it is not for fullgraph compilation.
     """
 
     def __init__(self, probe: int = 8):
@@ -78,8 +78,8 @@ class Auto(Solver):
         self.probe = probe
         self._candidates = nn.ModuleList((Picard(), Aitken(), Anderson(), NewtonKrylov()))
 
-    def __repr__(self) -> str:
-        return f"Auto(probe={self.probe})"
+    def extra_repr(self) -> str:
+        return f"probe={self.probe}"
 
     def candidate(self, choice: int) -> Solver:
         """The solver of that index: 0 Picard, 1 Aitken, 2 Anderson, 3 Newton-Krylov."""

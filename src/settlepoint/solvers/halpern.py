@@ -15,7 +15,7 @@ class HalpernState(State):
     anchor: Tensor
     start: Tensor
     count: Tensor
-    displacement: Tensor
+    displacement: Tensor  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
 class Halpern(Solver):

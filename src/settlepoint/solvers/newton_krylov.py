@@ -92,7 +92,7 @@ class NewtonKrylov(Solver):
     def _vector(self, eq: Equation, z: Tensor, v: Tensor, directions: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
         """u along v and c = (I - J) u, c of length 1 and orthogonal to images; both zero where v brings nothing new."""
         u = v * rowwise(guarded_ratio(torch.ones_like(v[:, 0]), eq.norm(v), 0.0), v)
-        c = u - torch.func.jvp(eq.flat, (z,), (u,))[1]
+        c = u - torch.func.jvp(eq.flat, (z,), (u,))[1].to(z.dtype)  # 0-d states come back in float64
         length = eq.norm(c)
         for _ in range(2):  # twice is enough: orthogonal to rounding, also in float32
             h = eq.gram(c[:, None], images)

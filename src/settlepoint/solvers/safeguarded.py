@@ -12,7 +12,7 @@ from settlepoint.solvers.solver import Solver, State, rowwise
 @dataclass(frozen=True)
 class SafeguardedState(State):
     """primary, fallback: their states; z, r: (R, W), the best iterate and its residual; norm: (R,), its norm;
-    trusted: (R,), rows still led by the primary; idle: (R,), steps since the best; displacement: of the fallback.
+    trusted: (R,), rows still led by the primary; idle: (R,), steps since the best.
     """
 
     primary: State
@@ -46,7 +46,7 @@ class Safeguarded(Solver):
         self.recovery = 1 + fallback.recovery
 
     def extra_repr(self) -> str:
-        return f"growth={self.growth}, patience={self.patience}"
+        return f"{self.primary!r}, {self.fallback!r}, growth={self.growth}, patience={self.patience}"
 
     def init(self, eq: Equation, z: Tensor, r: Tensor) -> SafeguardedState:
         first, second = self.primary.init(eq, z, r), self.fallback.init(eq, z, r)

@@ -41,6 +41,9 @@ class Solver(nn.Module, ABC):
 
     recovery: int = 0
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"
+
     @abstractmethod
     def init(self, eq: Equation, z: Tensor, r: Tensor) -> State:
         """State before the first step, for an iterate z (R, W) with residual r."""
@@ -93,9 +96,9 @@ def rowwise(a: Tensor, like: Tensor) -> Tensor:
 
 
 def guarded_ratio(a: Tensor, b: Tensor, otherwise: float) -> Tensor:
-    """a / b where that is finite, else otherwise."""
-    q = a / b
-    return torch.where(torch.isfinite(q), q, torch.full_like(q, otherwise))
+    """a / b where that is finite, else otherwise; its gradient is finite too."""
+    finite = torch.isfinite((a / b).detach())
+    return torch.where(finite, a / torch.where(finite, b, 1.0), otherwise)
 
 
 def placed(history: Tensor, new: Tensor, slot: Tensor) -> Tensor:
