@@ -68,7 +68,8 @@ class Auto(Solver):
 
     While Picard goes on, the choice is looked at again whenever its steps have quadrupled; a choice that falls behind
     what was foretold gives way to the next best. All depends on the clock and on the slowest row: where runs must
-    repeat bit for bit, pin the solver named in Solution.notes. Auto reads on the host, so it is not for fullgraph compilation.
+    repeat bit for bit, pin the solver named in Solution.notes. Auto reads on the host, so it is no solver for fullgraph
+    compilation.
     """
 
     def __init__(self, probe: int = 8):

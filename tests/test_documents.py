@@ -1,0 +1,35 @@
+"""The Python blocks of README and docs run as they stand."""
+
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/solvers.md"])
+def test_python_blocks_run(name):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.S)
+    assert blocks
+    names: dict = {}
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        torch.manual_seed(0)
+        for block in blocks:
+            exec(compile(block, name, "exec"), names)
+    assert names["sol"].counts() == {"CONVERGED": len(names["sol"].value)}
+
+
+def test_every_public_name_is_documented():
+    import settlepoint
+
+    bare = [n for n in settlepoint.__all__ if not (getattr(settlepoint, n).__doc__ or "").strip()]
+    assert bare == []
+
+
+def test_links_of_the_readme_exist():
+    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text())
+    assert [link for link in links if not (ROOT / link).exists()] == []
