@@ -104,7 +104,7 @@ def test_the_norm_is_that_of_the_space():
     T = lambda x: x * torch.tensor([0.9, 0.1], dtype=DOUBLE)  # noqa: E731
     x0 = torch.ones(1, 2, dtype=DOUBLE)
     light, heavy = (
-        solve(Equation(T, space=Rows(torch.tensor([w, 1.0], dtype=DOUBLE))), x0, stop=Tolerance(1e-3))
+        solve(Equation(T, space=Rows(torch.tensor([w, 1.0], dtype=DOUBLE))), x0, stop=Tolerance(1e-3, max_steps=200))
         for w in (1e-6, 1e6)
     )
     assert int(light.steps) < int(heavy.steps)
