@@ -89,12 +89,6 @@ SOLVERS = (
     Promise(lambda: Safeguarded(NewtonKrylov(inner=2), Anderson()), 60),
     Promise(lambda: Auto(), 220, host=True),
 )
-NAN_GRADIENTS = (
-    "bug: sqrt and 1/x at zero inside torch.where give NaN gradients",
-    ("Broyden", "NewtonKrylov(inner=8"),
-)
-ZERO_DIM = "bug: torch.func.jvp of a 0-d float32 state gives a float64 tangent, which meets the float32 history"
-UNREPRESENTABLE = "bug: the repr of a solver that holds others is torch's tree, which cannot be evaluated"
 
 
 def bits(x: Tensor) -> Tensor:
@@ -150,10 +144,8 @@ class SolverContract:
         assert sol.value.shape == (12,)
         assert sol.counts() == {"CONVERGED": 1}
 
-    def test_solves_a_single_number(self, promise: Promise, request):
+    def test_solves_a_single_number(self, promise: Promise):
         """x = x/4 + 1, so x = 4/3; a state of no dimension at all."""
-        if "NewtonKrylov" in str(promise):
-            request.applymarker(pytest.mark.xfail(reason=ZERO_DIM, strict=True, raises=RuntimeError))
         sol = solve(Equation(lambda x: 0.25 * x + 1), torch.tensor(0.0), promise.solver(), promise.stop(atol=1e-2))
         assert sol.value.shape == ()
         assert sol.counts() == {"CONVERGED": 1}
@@ -201,10 +193,8 @@ class SolverContract:
 
     # ---- gradients ---------------------------------------------------------------------------------------------
 
-    def test_unrolled_gradient_agrees_with_finite_differences(self, promise: Promise, generator, request):
+    def test_unrolled_gradient_agrees_with_finite_differences(self, promise: Promise, generator):
         """Oracle: torch.autograd.gradcheck, to operator, f and x0."""
-        if str(promise).startswith(NAN_GRADIENTS[1]):
-            request.applymarker(pytest.mark.xfail(reason=NAN_GRADIENTS[0], strict=True))
         problem = promise.problem(generator, rows=2, width=3)
         W, f = problem.W.clone().requires_grad_(), problem.f.clone().requires_grad_()
         x0 = torch.randn(2, 3, dtype=DOUBLE, generator=generator, requires_grad=True)
@@ -322,9 +312,7 @@ class SolverContract:
                     a, b = (solve(problem.equation, solver=s, stop=FixedSteps(3)) for s in (solver, twin))
                 assert torch.equal(bits(a.value), bits(b.value))
 
-    def test_repr_round_trips(self, promise: Promise, request):
-        if isinstance(promise.solver(), Safeguarded):
-            request.applymarker(pytest.mark.xfail(reason=UNREPRESENTABLE, raises=SyntaxError, strict=True))
+    def test_repr_round_trips(self, promise: Promise):
         solver = promise.solver()
         twin = eval(repr(solver), dict(vars(settlepoint)))
         assert type(twin) is type(solver)
@@ -419,9 +407,7 @@ class AdjointContract:
     @pytest.mark.parametrize(
         "solver", [Anderson(), Broyden(memory=4), NewtonKrylov(inner=2)], ids=lambda s: type(s).__name__
     )
-    def test_gradient_does_not_depend_on_the_solver(self, promised: Gradients, generator, solver, request):
-        if promised.of == "iteration" and repr(solver).startswith(NAN_GRADIENTS[1]):
-            request.applymarker(pytest.mark.xfail(reason=NAN_GRADIENTS[0], strict=True))
+    def test_gradient_does_not_depend_on_the_solver(self, promised: Gradients, generator, solver):
         W, f = tanh_cell(generator)
         g = torch.randn(3, 4, dtype=DOUBLE, generator=generator)
         sol = solve(Equation(lambda x: torch.tanh(x @ W), f), solver=solver, stop=TIGHT, adjoint=promised.adjoint)
@@ -490,9 +476,7 @@ class AdjointContract:
         (b,) = torch.autograd.grad(1e-3 * x.sum(), W)
         assert float((1e3 * b - a).norm()) <= 1e-8 * float(a.norm())
 
-    def test_no_extra_evaluation_without_grad(self, promised: Gradients, generator, request):
-        if not isinstance(promised.adjoint, Unrolled):
-            request.applymarker(pytest.mark.xfail(reason=EXTRA_CALLS, strict=True))
+    def test_no_extra_evaluation_without_grad(self, promised: Gradients, generator):
         W, f = tanh_cell(generator)
         T = Counted(lambda x: torch.tanh(x @ W))
         with torch.no_grad():
@@ -526,5 +510,4 @@ class AdjointContract:
             type(promised.adjoint)(ordr=1)
 
 
-EXTRA_CALLS = "bug: adjoints evaluate the operator after the loop although no gradient can be asked for"
 __all__ = ["ADJOINTS", "SOLVERS", "AdjointContract", "SolverContract"]

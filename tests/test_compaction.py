@@ -316,7 +316,6 @@ def test_evals_with_extras_as_a_tensor():
     assert sol.evals.tolist() == (2 * sol.steps - 1).tolist()
 
 
-@pytest.mark.xfail(reason="bug: extra evaluations that come as a tensor are missing from work", strict=True)
 @pytest.mark.parametrize("stop", [STOP, FixedSteps(4)], ids=str)
 def test_work_with_extras_as_a_tensor(stop):
     eq, _, T = mixed()
@@ -325,10 +324,7 @@ def test_work_with_extras_as_a_tensor(stop):
     assert sol.work == T.rows
 
 
-TRACE = "bug: trace.evals is zero once a row is gathered away, and leaves out the check"
-
-
-@pytest.mark.parametrize("compact", [False, pytest.param("auto", marks=pytest.mark.xfail(reason=TRACE, strict=True))])
+@pytest.mark.parametrize("compact", [False, True, "auto"])
 def test_the_trace_counts_as_the_solution_does(compact):
     """Never less than before, and at a row's last look what Solution.evals says."""
     eq, _, _ = mixed()

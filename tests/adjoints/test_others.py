@@ -94,7 +94,6 @@ def test_truncated_is_the_neumann_sum(steps):
     ],
     ids=["T(x0) is NaN", "T(T(x)) is NaN"],
 )
-@pytest.mark.xfail(reason="bug: z + (w - w.detach()) loses a finite value where w is not finite", strict=True)
 def test_truncated_keeps_the_best_value_of_a_nan_row(adjoint, operator):
     x0 = torch.full((1, 1), 6.0, dtype=DOUBLE)
     with torch.no_grad():
