@@ -42,13 +42,13 @@ def test_run_writes_a_folder_and_a_report() -> None:
     assert result.exit_code == 0
     assert "All 4 checks passed" in result.stdout
     assert "88.0 ± 0.4" in result.stdout
-    assert result.stdout.rstrip().endswith("runs/toy-smoke/report.html")
-    assert Path("runs/toy-smoke/report.html").exists()
-    assert Path("runs/toy-smoke/figures/convergence.svg").exists()
+    assert result.stdout.rstrip().endswith("runs/toy-cpu/report.html")
+    assert Path("runs/toy-cpu/report.html").exists()
+    assert Path("runs/toy-cpu/figures/convergence.svg").exists()
 
 
 def test_json_is_all_that_standard_output_holds() -> None:
-    found = json.loads(settle("run", "toy", "--json", "--set", "raises=rate 0.6").stdout)
+    found = json.loads(settle("run", "toy", "--scale", "smoke", "--json", "--set", "raises=rate 0.6").stdout)
     assert found["exit_code"] == found["runs"][0]["exit_code"] == 3
     assert [line["seed"] for line in found["runs"][0]["failed"]] == [0, 1]
     assert found["report"] == "runs/toy-smoke/report.html"
@@ -61,7 +61,7 @@ def test_a_failed_check_is_exit_code_1() -> None:
 
 
 def test_an_interrupt_says_how_to_go_on() -> None:
-    result = settle("run", "toy", "--set", "interrupts=rate 0.6")
+    result = settle("run", "toy", "--scale", "smoke", "--set", "interrupts=rate 0.6")
     assert result.exit_code == 3
     assert "interrupted; runs/toy-smoke keeps what is done, the same command with --resume goes on" in result.stderr
     assert "Incomplete" in Path("runs/toy-smoke/report.html").read_text()
@@ -122,7 +122,7 @@ def test_cuda_without_a_gpu_is_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_all_runs_every_experiment_but_those_set_aside() -> None:
-    result = settle("run", "all", "--json", "--out", "everything")
+    result = settle("run", "all", "--scale", "smoke", "--json", "--out", "everything")
     found = json.loads(result.stdout)
     assert [run["folder"] for run in found["runs"]] == ["everything/toy-smoke", "everything/toy-two-smoke"]
     assert result.exit_code == 0
@@ -134,7 +134,7 @@ def test_all_checks_every_scale_before_the_first_run() -> None:
 
 
 def test_all_stops_at_an_interrupt() -> None:
-    found = json.loads(settle("run", "all", "--json", "--set", "interrupts=rate 0.3").stdout)
+    found = json.loads(settle("run", "all", "--scale", "smoke", "--json", "--set", "interrupts=rate 0.3").stdout)
     assert len(found["runs"]) == 1
 
 

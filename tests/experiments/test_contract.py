@@ -87,9 +87,9 @@ def test_unknown_experiments_and_scales_name_the_valid_ones() -> None:
 
 
 def test_launch_judges_by_the_checks(tmp_path) -> None:
-    good = launch(Toy(), Request(out=tmp_path / "good"))
-    off = launch(Toy(), Request(out=tmp_path / "off", settings={"target": "200"}))
-    raised = launch(Toy(), Request(out=tmp_path / "raised", settings={"raises": "rate 0.6"}))
+    good = launch(Toy(), Request(scale="smoke", out=tmp_path / "good"))
+    off = launch(Toy(), Request(scale="smoke", out=tmp_path / "off", settings={"target": "200"}))
+    raised = launch(Toy(), Request(scale="smoke", out=tmp_path / "raised", settings={"raises": "rate 0.6"}))
     assert [run.exit_code for run in (good, off, raised)] == [0, 1, 3]
     assert [failure["cell"] for failure in raised.summary()["failed"]] == ["rate 0.6"] * 2
     assert len(raised.ran.records) == 6
@@ -100,11 +100,11 @@ def test_a_check_that_raises_is_a_failed_check(tmp_path) -> None:
         def checks(self, results: Results) -> list[Check]:
             raise KeyError("no such cell")
 
-    run = launch(Clumsy(), Request(out=tmp_path / "run"))
+    run = launch(Clumsy(), Request(scale="smoke", out=tmp_path / "run"))
     assert run.exit_code == 1
     assert "KeyError" in str(run.checks[0].measured)
 
 
 def test_threads_must_be_positive(tmp_path) -> None:
     with pytest.raises(ValueError, match="threads and jobs must be at least 1"):
-        launch(Toy(), Request(out=tmp_path, threads=0))
+        launch(Toy(), Request(scale="smoke", out=tmp_path, threads=0))

@@ -21,7 +21,7 @@ from settlepoint.runs.lock import locked
 
 
 def run(out: Path, mode: str = "new", jobs: int = 1, **settings: str) -> Launched:
-    return launch(Toy(), Request(out=out, mode=mode, jobs=jobs, settings=settings))
+    return launch(Toy(), Request(scale="smoke", out=out, mode=mode, jobs=jobs, settings=settings))
 
 
 def numbers(launched: Launched) -> dict:
@@ -180,7 +180,7 @@ def test_a_killed_run_continues_with_the_same_numbers(tmp_path: Path) -> None:
     code = "import sys, time\nfrom pathlib import Path\nfrom tests.toy import Toy\n"
     code += "from settlepoint.experiments.launch import Request, launch\n"
     code += "class Slow(Toy):\n    def run(self, cell, seed, context):\n        time.sleep(0.15)\n"
-    code += "        return super().run(cell, seed, context)\nlaunch(Slow(), Request(out=Path(sys.argv[1])))\n"
+    code += "        return super().run(cell, seed, context)\nlaunch(Slow(), Request(scale='smoke', out=Path(sys.argv[1])))\n"
     root = Path(__file__).parents[2]
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], cwd=root)
     results = tmp_path / "run" / "result.jsonl"
@@ -203,7 +203,7 @@ class Deadly(Toy):
 
 
 def test_a_worker_that_is_killed_fails_only_its_cell(tmp_path: Path) -> None:
-    done = launch(Deadly(), Request(out=tmp_path / "deadly", jobs=2))
+    done = launch(Deadly(), Request(scale="smoke", out=tmp_path / "deadly", jobs=2))
     assert [(record.pair, record.error) for record in done.ran.failed] == [
         (("rate 0.6", 0), "its process died without a word; was it short of memory?")
     ]
@@ -220,7 +220,7 @@ def test_ctrl_c_ends_a_real_process(tmp_path: Path, jobs: int) -> None:
     code += "from settlepoint.experiments.launch import Request, launch\n"
     code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code += "from tests.toy_slow import Slow\nout, jobs = Path(sys.argv[1]), int(sys.argv[2])\n"
-    code += "sys.exit(launch(Slow(), Request(out=out, jobs=jobs)).exit_code)\n"
+    code += "sys.exit(launch(Slow(), Request(scale='smoke', out=out, jobs=jobs)).exit_code)\n"
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", code, str(tmp_path), str(jobs)]
     process = subprocess.Popen(command, cwd=root, start_new_session=True, stderr=subprocess.PIPE, text=True)
@@ -261,7 +261,7 @@ def test_a_wrong_outcome_fails_its_cell(tmp_path: Path, found: dict, message: st
         def run(self, cell, seed, context):
             return found
 
-    failed = launch(Wrong(), Request(out=tmp_path)).ran.failed
+    failed = launch(Wrong(), Request(scale="smoke", out=tmp_path)).ran.failed
     assert len(failed) == 6
     assert message in str(failed[0].error)
 
@@ -274,7 +274,7 @@ def test_jobs_must_be_positive() -> None:
 def test_ray_names_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtra, match=r'pip install "settlepoint\[scale\]"'):
-        launch(Toy(), Request(out=tmp_path, engine="ray"))
+        launch(Toy(), Request(scale="smoke", out=tmp_path, engine="ray"))
     assert Ray(2).jobs == 2
 
 
@@ -284,7 +284,7 @@ def test_ray_gives_the_same_numbers(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     code = "import sys\nfrom pathlib import Path\nfrom tests.toy import Toy\n"
     code += "from settlepoint.experiments.launch import Request, launch\n"
-    code += "launch(Toy(), Request(out=Path(sys.argv[1]), engine='ray', jobs=2))\n"
+    code += "launch(Toy(), Request(scale='smoke', out=Path(sys.argv[1]), engine='ray', jobs=2))\n"
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "ray")], cwd=root, check=True, capture_output=True)
     assert numbers(run(tmp_path / "ray", "resume")) == numbers(run(tmp_path / "local"))

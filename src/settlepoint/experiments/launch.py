@@ -23,7 +23,7 @@ DONE, OFF, USAGE, INCOMPLETE = 0, 1, 2, 3
 class Request:
     """How an experiment is to be run; each field is an option of `settle run`."""
 
-    scale: Annotated[str, "smoke (seconds), cpu (minutes on two cores) or paper (the published size)"] = "smoke"
+    scale: Annotated[str, "smoke (seconds), cpu (minutes on two cores) or paper (the published size)"] = "cpu"
     seeds: Annotated[int | None, "number of seeds instead of the scale's own"] = None
     settings: Annotated[Mapping[str, str], "replace a field of the scale: --set units=50"] = field(default_factory=dict)
     jobs: Annotated[int, "cells that run at the same time, each in its own process"] = 1

@@ -74,7 +74,7 @@ class Solvers(Experiment):
     claim = "No row is called converged whose true residual says otherwise, at fewer evaluations than plain iteration."
     source = "specs/solvers.md: anchors and semantics"
     scales: ClassVar = {
-        "smoke": SolversScale(seeds=1, timed=("B64 D64 .9",), honest=("mixed", "rotation", "escape"), repeats=1),
+        "smoke": SolversScale(seeds=1, timed=("B64 D64 .9",), honest=("mixed", "rotation", "escape"), repeats=2),
         "cpu": SolversScale(seeds=1),
         "paper": SolversScale(seeds=5, repeats=10),
     }
