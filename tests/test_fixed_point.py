@@ -66,6 +66,13 @@ def test_inject_input_of_another_width():
     assert torch.allclose(layer(U, x0=torch.zeros(2, 3, dtype=DOUBLE)), (2 * U.sum(1, keepdim=True)).expand(2, 3))
 
 
+def test_smoothed_is_the_recipe_of_the_paper():
+    """x <- .7 x + .3 (x/2 + u), three times from u: the distance to 2u shrinks by .85 a step."""
+    layer = FixedPoint.smoothed(lambda x: 0.5 * x, steps=3)
+    assert torch.allclose(layer(U), 2 * U - 0.85**3 * U)
+    assert layer.last.status.tolist() == [Status.COMPLETED] * 2
+
+
 @pytest.mark.parametrize("inject", ["f", "init", "input"])
 def test_several_tensors(inject):
     T = {"f": lambda x: (0.5 * x[0], 0.5 * x[1]), "init": lambda x: (0.5 * x[0], 0.5 * x[1]),

@@ -252,6 +252,14 @@ def test_operator_that_does_not_depend_on_x():
     assert torch.equal(g, torch.full_like(g, 3))
 
 
+def test_forward_mode_of_an_operator_that_does_not_depend_on_x():
+    """x = a^2, whatever x: the tangent is 2a, with nothing to solve for."""
+    value = lambda a: solve(Equation(lambda x: a * a + torch.zeros_like(x)), torch.zeros(2, 1, dtype=DOUBLE)).value  # noqa: E731
+    at = torch.tensor(3.0, dtype=DOUBLE)
+    _, tangent = torch.func.jvp(value, (at,), (torch.ones_like(at),))
+    assert tangent.flatten().tolist() == [6, 6]
+
+
 def test_rows_that_do_not_converge_get_the_gradient_of_their_value():
     """x = 0.999 x + f after 5 steps: documented as the gradient that a fixed point there would have, 1/(1 - .999)."""
     f = torch.ones(1, 1, dtype=DOUBLE, requires_grad=True)
