@@ -21,10 +21,12 @@ def linear(
     >>> linear(3, 2, generator=torch.Generator().manual_seed(0)).weight.shape
     torch.Size([2, 3])
     """
+    if inputs < 1:
+        raise ValueError(f"inputs must be at least 1, got {inputs}")
     layer = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias, dtype=dtype)
-    bound = 1 / math.sqrt(inputs) if inputs else 0.0
+    assert isinstance(layer, nn.Linear)
     for parameter in layer.parameters():
-        uniform_(parameter, bound, generator)
+        uniform_(parameter, 1 / math.sqrt(inputs), generator)
     return layer
 
 

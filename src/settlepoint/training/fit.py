@@ -17,8 +17,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 class Recipe:
     """How a model is fitted: AdamW in mini-batches.
 
-    epochs: passes over the samples. batch: samples a step. lr: learning rate at the start. schedule: "cosine" lowers it to 0
-    over the whole fit. weight_decay: of AdamW (decoupled), the same for all parameters.
+    epochs: passes over the samples. batch: samples a step. lr: learning rate at the start. schedule: "cosine" lowers
+    it to 0 over the whole fit. weight_decay: of AdamW (decoupled), the same for all parameters. clip: the gradient of
+    all parameters together is shortened to this norm; an implicit gradient is long where a row hardly settles.
     """
 
     epochs: int
@@ -26,6 +27,7 @@ class Recipe:
     lr: float = 3e-3
     schedule: Literal["constant", "cosine"] = "cosine"
     weight_decay: float = 1e-4
+    clip: float = float("inf")
 
     def __post_init__(self):
         for name, value in (("epochs", self.epochs), ("batch", self.batch)):
@@ -77,6 +79,7 @@ def fit(
             value = loss(model(x[rows]), y[rows])
             optimizer.zero_grad()
             value.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
             optimizer.step()
             schedule.step()
             hooks.after_step()

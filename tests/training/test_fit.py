@@ -1,0 +1,98 @@
+"""The fit loop: it learns, it is repeatable, and what stands around it holds; checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from settlepoint.layers import linear
+from settlepoint.training import Hooks, Recipe, accuracy, fit, load, majority, save
+
+
+def samples(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two clouds that a line separates."""
+    y = torch.arange(60) % 2
+    return torch.randn(60, 2, generator=generator) + 6 * y[:, None], y
+
+
+def fitted(recipe: Recipe, seed: int = 0, hooks: Hooks | None = None) -> tuple[nn.Module, list[float]]:
+    gen = torch.Generator().manual_seed(seed)
+    x, y = samples(gen)
+    model = linear(2, 2, generator=gen)
+    return model, fit(model, (x, y), recipe, generator=gen, hooks=hooks).loss
+
+
+def test_it_learns_and_leaves_the_model_in_evaluation() -> None:
+    model, loss = fitted(Recipe(epochs=20, batch=16, lr=0.1))
+    x, y = samples(torch.Generator().manual_seed(0))
+    assert loss[-1] < 0.2 * loss[0]
+    assert accuracy(model(x), y) == 100.0
+    assert not model.training
+
+
+def test_the_same_generator_gives_the_same_weights() -> None:
+    recipe = Recipe(epochs=2, batch=16, schedule="constant")
+    (a, first), (b, second) = fitted(recipe), fitted(recipe)
+    assert first == second
+    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_hooks_see_every_step_and_epoch() -> None:
+    steps: list[int] = []
+    epochs: list[tuple[int, float]] = []
+    hooks = Hooks(after_step=lambda: steps.append(1), after_epoch=lambda e, loss: epochs.append((e, loss)))
+    _, loss = fitted(Recipe(epochs=3, batch=16), hooks=hooks)
+    assert len(steps) == 3 * 4
+    assert epochs == list(enumerate(loss))
+
+
+def test_clip_bounds_the_first_step() -> None:
+    """Adam forgets the length of a constant gradient, so that the gradient itself is looked at."""
+    seen: list[float] = []
+    gen = torch.Generator().manual_seed(0)
+    x, y = samples(gen)
+    model = linear(2, 2, generator=gen)
+
+    def look() -> None:
+        grads = [p.grad for p in model.parameters() if p.grad is not None]
+        seen.append(float(torch.cat([g.flatten() for g in grads]).norm()))
+
+    fit(model, (x, y), Recipe(epochs=1, clip=1e-3), generator=gen, hooks=Hooks(after_step=look))
+    assert max(seen) <= 1e-3 * (1 + 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [({"epochs": 0}, "epochs.*got 0"), ({"epochs": 1, "batch": 0}, "batch.*got 0"),
+     ({"epochs": 1, "schedule": "step"}, "schedule.*got 'step'")],
+)  # fmt: skip
+def test_wrong_recipes_are_refused(field: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Recipe(**field)
+
+
+def test_unequal_samples_are_refused() -> None:
+    with pytest.raises(ValueError, match="got 3 and 2"):
+        fit(linear(1, 2), (torch.ones(3, 1), torch.zeros(2).long()), Recipe(epochs=1))
+
+
+def test_the_majority_is_that_of_the_training_set() -> None:
+    assert majority(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 0, 1])) == 25.0
+
+
+def test_a_checkpoint_returns_bit_for_bit(tmp_path: Path) -> None:
+    model, other = linear(3, 2), linear(3, 2)
+    save(model, tmp_path / "m.safetensors", {"epoch": "7"})
+    assert load(other, tmp_path / "m.safetensors") == {"epoch": "7"}
+    assert torch.equal(model.weight, other.weight)
+    assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    save_file({"weight": torch.ones(2, 2)}, tmp_path / "m.safetensors")
+    with pytest.raises(ValueError, match=r"m.safetensors does not fit this model(?s:.*)bias"):
+        load(linear(3, 2), tmp_path / "m.safetensors")
