@@ -1,0 +1,96 @@
+"""Graphs: one graph, or several side by side, as what an operator on nodes sees; one graph is one row of a solve."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Graphs:
+    """The edges of `count` graphs whose nodes lie one after the other, and which node belongs to which graph.
+
+    edges: (2, E), source and target of every edge, or, for a single graph, a sparse (N, N) matrix, handed to the
+    convolution as it is. index: (N,), the graph of each node, ascending, as Data.batch of torch-geometric has it.
+
+    A solve must stop graphs, not nodes: a node that stopped early would be left behind by its neighbours. `table`
+    lays the nodes out as (count, length, h), padded with zeros, so that one row is one graph; `nodes` is its inverse;
+    `select` restricts to some of the graphs and keeps the length, padded, of the table.
+
+        >>> graphs = Graphs(torch.tensor([[0, 2], [1, 3]]), torch.tensor([0, 0, 1, 1, 1]), 2)
+        >>> graphs.table(torch.ones(5, 4)).shape, graphs.select(torch.tensor([1])).edges.tolist()
+        (torch.Size([2, 3, 4]), [[0], [1]])
+    """
+
+    edges: Tensor
+    index: Tensor
+    count: int
+    padded: int = 0
+
+    def __post_init__(self):
+        if self.index.ndim != 1 or self.index.is_floating_point():
+            raise ValueError(f"index must be a vector of integers, got {tuple(self.index.shape)} of {self.index.dtype}")
+        if bool((self.index.diff() < 0).any()):
+            raise ValueError("index must be ascending; order the nodes by graph, as torch-geometric's Batch does")
+        if len(self.index) and not (self.index[0] >= 0 and self.index[-1] < self.count):
+            raise ValueError(f"index must lie in [0, {self.count}), got up to {int(self.index[-1])}")
+        if not self._sparse and (self.edges.ndim != 2 or self.edges.shape[0] != 2):
+            raise ValueError(f"edges must be (2, E) or a sparse matrix, got {tuple(self.edges.shape)}")
+        if self._sparse and self.count != 1:
+            raise ValueError(f"edges must be (2, E) for several graphs, got a sparse matrix for {self.count}")
+
+    @classmethod
+    def one(cls, edges: Tensor, nodes: int) -> Graphs:
+        """A single graph with that many nodes."""
+        return cls(edges, torch.zeros(nodes, dtype=torch.int64, device=edges.device), 1)
+
+    @property
+    def _sparse(self) -> bool:
+        return self.edges.layout != torch.strided
+
+    @cached_property
+    def sizes(self) -> Tensor:  # (count,)
+        """Nodes of each graph."""
+        return torch.bincount(self.index, minlength=self.count)
+
+    @cached_property
+    def length(self) -> int:
+        """Nodes of the largest graph, of those that a selection was made from."""
+        return max(self.padded, int(self.sizes.max()) if self.count else 0)
+
+    @cached_property
+    def _slots(self) -> Tensor:
+        starts = torch.cumsum(self.sizes, 0) - self.sizes
+        within = torch.arange(len(self.index), device=self.index.device) - starts[self.index]
+        return self.index * self.length + within
+
+    def table(self, x: Tensor) -> Tensor:  # (N, h) -> (count, length, h)
+        """The nodes by graph, padded with zeros, which change no norm."""
+        if len(x) == self.count * self.length:
+            return x.reshape(self.count, self.length, x.shape[1])
+        empty = x.new_zeros(self.count * self.length, x.shape[1])
+        return empty.index_copy(0, self._slots, x).reshape(self.count, self.length, x.shape[1])
+
+    def nodes(self, table: Tensor) -> Tensor:  # (count, length, h) -> (N, h)
+        """The nodes of a table, one after the other."""
+        flat = table.reshape(self.count * self.length, table.shape[2])
+        return flat if len(self.index) == len(flat) else flat.index_select(0, self._slots)
+
+    def select(self, rows: Tensor) -> Graphs:
+        """The graphs in rows (distinct, ascending) alone: their nodes renumbered, and the edges among them."""
+        if len(rows) == self.count:
+            return self
+        place = torch.full((self.count,), -1, device=rows.device)
+        place[rows] = torch.arange(len(rows), device=rows.device)
+        kept = place[self.index] >= 0
+        renumbered = torch.cumsum(kept, 0) - 1
+        edges = self.edges[:, kept[self.edges[0]]]
+        return Graphs(renumbered[edges], place[self.index[kept]], len(rows), self.length)
+
+    def mean(self, x: Tensor) -> Tensor:  # (N, h) -> (count, h)
+        """The mean over the nodes of each graph; 0 for a graph without nodes."""
+        total = x.new_zeros(self.count, x.shape[1]).index_add(0, self.index, x)
+        return total / self.sizes.clamp(min=1).to(x.dtype)[:, None]
