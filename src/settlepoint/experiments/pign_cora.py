@@ -233,8 +233,7 @@ def _direct_distance(found: Tensor, u: Tensor, graphs: Graphs) -> float:
     edges = _links(graphs).cpu().numpy()
     links = coo_array((np.ones(edges.shape[1]), (edges[0], edges[1]))).tocsr()
     scale = diags_array(1 / np.sqrt(np.asarray(links.sum(axis=1))))
-    nodes = links.get_shape()[0]
-    exact = splu((eye_array(nodes) - 0.9 * scale @ links @ scale).tocsc()).solve(0.1 * u[0].cpu().numpy())
+    exact = splu((eye_array(len(graphs.index)) - 0.9 * scale @ links @ scale).tocsc()).solve(0.1 * u[0].cpu().numpy())
     return float(np.linalg.norm(found[0].cpu().numpy() - exact) / np.linalg.norm(exact))
 
 
