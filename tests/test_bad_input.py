@@ -258,7 +258,6 @@ def test_an_operator_that_raises_in_fixed_steps():
     assert (sol.steps.tolist(), sol.evals.tolist()) == ([3, 3], [3, 3])
 
 
-@pytest.mark.xfail(reason="bug: SolveError of FixedSteps carries no work and no trace", strict=True)
 def test_the_books_of_fixed_steps_that_raised():
     with pytest.raises(SolveError) as caught:
         solve(Equation(raising(lambda x: 0.5 * x, 4)), torch.ones(2, 1), stop=FixedSteps(5), trace=True)
@@ -266,10 +265,6 @@ def test_the_books_of_fixed_steps_that_raised():
     assert caught.value.solution.trace.residual.shape == (3, 2)
 
 
-LOST = "bug: only the driver's own evaluations are guarded; elsewhere the bare error leaves and the values are lost"
-
-
-@pytest.mark.xfail(reason=LOST, strict=True)
 @pytest.mark.parametrize(
     "call",
     [

@@ -126,14 +126,12 @@ def test_refusals(call, kind, message):
         call()
 
 
-@pytest.mark.xfail(reason="bug: the operator is blamed for the dtype that lam brought in", strict=True)
 def test_lam_of_another_dtype():
     """float64 lam beside a float32 state: the message must name lam, as it names f."""
     with pytest.raises(ValueError, match="lam"):
         solve(Equation(lambda x: 0.5 * x, lam=torch.tensor([1.0, 0.5], dtype=DOUBLE)), torch.zeros(2, 3))
 
 
-@pytest.mark.xfail(reason="bug: lam with one value a row meets the entries of Segments, not their rows", strict=True)
 def test_lam_a_row_of_segments():
     """x = lam x/2 + 1 with lam 1 and 1/2: 2 and 4/3 at the entries of rows 0 and 1."""
     lam, index = torch.tensor([1.0, 0.5], dtype=DOUBLE), torch.tensor([0, 0, 0, 1, 1])

@@ -123,17 +123,12 @@ def test_refusals(call, message):
         call()
 
 
-COUNTS = "bug: counts of steps that do not fit the rows, or are no counts, pass"
-
-
-@pytest.mark.xfail(reason=COUNTS, strict=True)
 @pytest.mark.parametrize("steps", [[True, False, True], [1, -1, 2]], ids=str)
 def test_counts_of_steps_are_counts(steps):
     with pytest.raises(ValueError, match="steps must"):
         FixedSteps(torch.tensor(steps))
 
 
-@pytest.mark.xfail(reason=COUNTS, strict=True)
 @pytest.mark.parametrize("steps", [[1], [1, 2]], ids=str)
 def test_counts_of_steps_fit_the_rows(steps):
     with pytest.raises(ValueError, match="steps must"):

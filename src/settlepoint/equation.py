@@ -80,6 +80,7 @@ class Equation:
     def _affine(self, y: Tensor, f: Tensor | None) -> Tensor:
         lam = self.lam
         if isinstance(lam, Tensor) and lam.ndim:
+            lam = self.space.spread(lam)
             lam = lam.reshape(lam.shape[:1] + (1,) * (y.ndim - 1))
         if isinstance(lam, Tensor) or lam != 1:
             y = lam * y
@@ -173,6 +174,8 @@ def _fitted_lam(lam: float | Tensor, layout: Layout) -> float | Tensor:
         raise ValueError(
             f"lam must be a number or one value for each of the {layout.rows} rows, got {tuple(lam.shape)}"
         )
+    if isinstance(lam, Tensor) and lam.numel() > 1 and lam.dtype not in (layout.dtype, layout.dtype.to_real()):
+        raise ValueError(f"lam must have the dtype of x, {layout.dtype}, got {lam.dtype}")
     if isinstance(lam, Tensor):
         return lam.reshape(()) if lam.numel() == 1 else lam
     return _ONE if lam == 1 else float(lam)

@@ -5,6 +5,9 @@ residual, lets `Progress` judge, and asks the solver for a step. Rows that have 
 away when what they waste would pay for it.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -41,42 +44,71 @@ def iterate(
 
 def _fixed(eq: Equation, z: Tensor, start: Start, stop: FixedSteps, *, trace: bool) -> Outcome:
     steps = stop.drawn()
-    total = int(steps.max()) if isinstance(steps, Tensor) and len(steps) else steps if isinstance(steps, int) else 0
-    rows, extra_int, extra_rows, norms, state = len(z), 0, None, [], None
+    if isinstance(steps, Tensor) and len(steps) != len(z):
+        raise ValueError(f"steps must hold one count for each of the {len(z)} rows, got {len(steps)}")
+    total = steps if isinstance(steps, int) else int(steps.max()) if len(steps) else 0
+    march = _March(eq, z, start, [] if trace else None)
     for k in range(total):
-        try:
-            r = evaluate(eq, z) - z
-        except Exception as error:
-            if not k:
-                raise
-            raise OperatorError(_fixed_outcome(z, k, k + extra_int, extra_rows), k + 1) from error
-        if trace:
-            norms.append((eq.norm(r.detach()), k + 1 + extra_int, extra_rows))
-        state = start.init(eq, z, r) if state is None else state
-        moved, state, extra = start.solver.step(eq, z, r, state)
-        moved = moved if eq.layout is None else eq.layout.settle(moved)
-        z = torch.where((steps > k)[:, None], moved, z) if isinstance(steps, Tensor) else moved
-        if isinstance(extra, Tensor):
-            extra_rows = extra if extra_rows is None else extra_rows + extra
-        else:
-            extra_int += extra
-    outcome = _fixed_outcome(z, steps, total + extra_int, extra_rows)
-    outcome.work = rows * (total + extra_int) + (0 if extra_rows is None else int(extra_rows.sum()))
-    outcome.state = state
+        march.step(None if isinstance(steps, int) else steps > k)
+    outcome = march.outcome(steps)
     if stop.check:
-        outcome.residual = eq.norm((evaluate(eq, z) - z).detach())
-        outcome.evals, outcome.work = outcome.evals + 1, outcome.work + rows
-    if trace:
-        outcome.trace = _fixed_trace(norms, z)
+        residual = march.guarded(lambda: eq.norm((evaluate(eq, march.z) - march.z).detach()))
+        outcome.residual, outcome.evals, outcome.work = residual, outcome.evals + 1, outcome.work + len(z)
     return outcome
 
 
-def _fixed_outcome(z: Tensor, steps: int | Tensor, evals: int, extra: Tensor | None) -> Outcome:
-    count = lambda n: z.new_full((len(z),), n, dtype=torch.int64)  # noqa: E731
-    taken = steps if isinstance(steps, Tensor) else count(steps)
-    spent = count(evals) if extra is None else evals + extra
-    nan = z.detach().new_full((len(z),), float("nan"))
-    return Outcome(z, count(int(Status.COMPLETED)), taken, spent, nan, taken, 0)
+@dataclass
+class _March:
+    """A solve by number of steps under way: the iterate, the solver's state, and what was counted."""
+
+    eq: Equation
+    z: Tensor
+    start: Start
+    seen: list | None
+    state: State | None = None
+    steps: int = 0
+    evaluated: int = 0
+    extra: int = 0
+    extra_rows: Tensor | None = None
+
+    def step(self, moving: Tensor | None) -> None:
+        """One evaluation and one step; rows that are not moving stay."""
+        eq, z = self.eq, self.z
+        r = self.guarded(lambda: evaluate(eq, z)) - z
+        self.evaluated += 1
+        if self.seen is not None:
+            self.seen.append((eq.norm(r.detach()), self.evaluated + self.extra, self.extra_rows))
+        state = self.start.init(eq, z, r) if self.state is None else self.state
+        moved, self.state, extra = self.guarded(lambda: self.start.solver.step(eq, z, r, state))
+        moved = moved if eq.layout is None else eq.layout.settle(moved)
+        self.z = moved if moving is None else torch.where(moving[:, None], moved, z)
+        self.steps += 1
+        if isinstance(extra, Tensor):
+            self.extra_rows = extra if self.extra_rows is None else self.extra_rows + extra
+        else:
+            self.extra += extra
+
+    def guarded(self, call: Callable):
+        """call(), so that an operator that raises loses nothing that was computed before."""
+        try:
+            return call()
+        except Exception as error:
+            if not self.evaluated:
+                raise
+            raise OperatorError(self.outcome(self.steps), self.evaluated + 1) from error
+
+    def outcome(self, steps: int | Tensor) -> Outcome:
+        """What the steps so far have come to."""
+        z = self.z
+        count = lambda n: z.new_full((len(z),), n, dtype=torch.int64)  # noqa: E731
+        taken = steps if isinstance(steps, Tensor) else count(steps)
+        spent = count(self.evaluated + self.extra)
+        work = len(z) * (self.evaluated + self.extra)
+        if self.extra_rows is not None:
+            spent, work = spent + self.extra_rows, work + int(self.extra_rows.sum())
+        nan = z.detach().new_full((len(z),), float("nan"))
+        trace = None if self.seen is None else _fixed_trace(self.seen, z)
+        return Outcome(z, count(int(Status.COMPLETED)), taken, spent, nan, taken, work, trace, state=self.state)
 
 
 def _fixed_trace(norms: list, z: Tensor) -> Trace:

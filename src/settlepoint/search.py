@@ -61,7 +61,10 @@ class Search:
                     break
                 if self.compacting and self.waste >= _WASTE * self.rows.size:
                     r = self._compact(image, r)
-            self._advance(r)
+            try:
+                self._advance(r)
+            except Exception as error:
+                raise OperatorError(self._interrupted(size), self.step + 1) from error
             self.waste += self.progress.finished
         return self._outcome(size)
 

@@ -135,6 +135,11 @@ class FixedPoint(nn.Module):
         self.operator, self.solver, self.stop, self.adjoint = operator, solver, stop, adjoint
         self.inject, self.last = inject, None
 
+    @classmethod
+    def smoothed(cls, operator: Operator, steps: int = 10, damping: float = 0.7, inject: str = "f") -> "FixedPoint":
+        """The recipe of the paper's Algorithms 1 and 2: `steps` of x <- a x + (1 - a) P(x), a = damping."""
+        return cls(operator, Picard(damping), FixedSteps(steps), inject=inject)
+
     def extra_repr(self) -> str:
         return f"inject={self.inject!r}, stop={self.stop}, adjoint={self.adjoint}"
 

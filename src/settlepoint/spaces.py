@@ -143,6 +143,10 @@ class Space(ABC):
     def relaid(self, layout: Layout) -> Layout:
         """layout of a selection of rows, as wide as the layout it was selected from."""
 
+    @abstractmethod
+    def spread(self, values: Tensor) -> Tensor:
+        """One value a row (R,) as one value for every leading entry of a state."""
+
 
 class Rows(Space):
     """The first dimension counts rows; a state of at most one dimension is a single row.
@@ -188,6 +192,9 @@ class Rows(Space):
 
     def relaid(self, layout: Layout) -> Layout:
         raise AssertionError("rows are selected by Equation.rows, which keeps the layout")
+
+    def spread(self, values: Tensor) -> Tensor:
+        return values
 
 
 class Segments(Space):
@@ -237,6 +244,9 @@ class Segments(Space):
 
     def relaid(self, layout: Layout) -> Layout:
         return replace(layout, rows=self.count, slots=self._slots(layout.length))
+
+    def spread(self, values: Tensor) -> Tensor:
+        return values.index_select(0, self.index)
 
 
 def _size(shape: tuple[int, ...]) -> int:

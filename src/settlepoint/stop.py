@@ -24,10 +24,12 @@ class FixedSteps(Stop):
 
     def __post_init__(self):
         if isinstance(self.steps, Tensor):
-            if self.steps.ndim != 1 or self.steps.is_floating_point():
-                raise ValueError(
-                    f"steps must be a vector of integers, got {tuple(self.steps.shape)} of {self.steps.dtype}"
-                )
+            counts = self.steps.ndim == 1 and self.steps.dtype in (torch.int32, torch.int64)
+            if not counts:
+                got = f"{tuple(self.steps.shape)} of {self.steps.dtype}"
+                raise ValueError(f"steps must be a vector of integers, got {got}")
+            if bool((self.steps < 0).any()):
+                raise ValueError(f"steps must be >= 0, got {int(self.steps.min())}")
         elif isinstance(self.steps, range):
             if not len(self.steps) or min(self.steps) < 0:
                 raise ValueError(f"steps must be a non-empty range of counts >= 0, got {self.steps}")

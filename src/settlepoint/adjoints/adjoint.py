@@ -14,7 +14,7 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.autograd import forward_ad
 
 from settlepoint.equation import Equation
-from settlepoint.outcome import Outcome, unwrapped
+from settlepoint.outcome import OperatorError, Outcome, unwrapped
 from settlepoint.solution import Gradient
 from settlepoint.solvers.solver import Solver
 from settlepoint.stop import Stop
@@ -36,6 +36,14 @@ def untracked(loop: Loop, eq: Equation, z: Tensor, solver: Solver, stop: Stop) -
         outcome = loop(eq, plain(z), solver, stop)
     outcome.z = plain(outcome.z)
     return outcome
+
+
+def evaluated(eq: Equation, z: Tensor, outcome: Outcome) -> Tensor:
+    """P(z) after the loop; an operator that raises here loses nothing of the outcome."""
+    try:
+        return eq.flat(z)
+    except Exception as error:
+        raise OperatorError(outcome, int(outcome.evals.max()) + 1 if len(z) else 1) from error
 
 
 def plain(z: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from settlepoint.adjoints.adjoint import Adjoint, Loop, differential, inside, leaf, untracked, wanted
+from settlepoint.adjoints.adjoint import Adjoint, Loop, differential, evaluated, inside, leaf, untracked, wanted
 from settlepoint.equation import Equation
 from settlepoint.iterate import iterate
 from settlepoint.outcome import Outcome, unwrapped
@@ -53,13 +53,13 @@ class Implicit(Adjoint):
         if not wanted():
             return outcome
         z0 = outcome.z
-        image = eq.flat(z0)
+        image = evaluated(eq, z0, outcome)
         if not (image.requires_grad or inside()):
             return outcome
-        maps = _Linearised(eq, z0, self, report)
+        maps = _Linearised(eq, outcome, self, report)
         w = Frozen.apply(differential(image), maps, "solve")
         for _ in range(1, self.order):
-            error = eq.flat(z0 + w) - Frozen.apply(w, maps, "jacobian")
+            error = evaluated(eq, z0 + w, outcome) - Frozen.apply(w, maps, "jacobian")
             w = Frozen.apply(differential(error), maps, "solve")
         outcome.z = z0 + w
         return outcome
@@ -68,11 +68,11 @@ class Implicit(Adjoint):
 class _Linearised:
     """J at z0 and (I - J)^{-1} as frozen maps of plain tensors (R, W), from one recorded evaluation."""
 
-    def __init__(self, eq: Equation, z0: Tensor, adjoint: Implicit, report: Gradient):
+    def __init__(self, eq: Equation, outcome: Outcome, adjoint: Implicit, report: Gradient):
         self.adjoint, self.report = adjoint, report
         with torch.enable_grad():
-            self.z = leaf(z0)
-            self.image = unwrapped(eq.flat(self.z))
+            self.z = leaf(outcome.z)
+            self.image = unwrapped(evaluated(eq, self.z, outcome))
             probe = unwrapped(self.z * 1)
         if not probe.requires_grad:
             raise RuntimeError("implicit gradients inside torch.func need grad mode outside of it: leave no_grad")

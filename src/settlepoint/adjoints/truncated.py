@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from settlepoint.adjoints.adjoint import Adjoint, Loop, attached, untracked, wanted
+from settlepoint.adjoints.adjoint import Adjoint, Loop, attached, evaluated, untracked, wanted
 from settlepoint.equation import Equation
 from settlepoint.outcome import Outcome
 from settlepoint.solution import Gradient
@@ -32,6 +32,6 @@ class Truncated(Adjoint):
             return outcome
         w = outcome.z
         for _ in range(self.steps):
-            w = eq.flat(w)
+            w = evaluated(eq, w, outcome)
         outcome.z = attached(outcome.z, w)
         return outcome

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from settlepoint.equation import Equation
 from settlepoint.solvers.picard import checked_damping
-from settlepoint.solvers.solver import Solver, State, placed
+from settlepoint.solvers.solver import Solver, State, alike, placed, select_state, sound
 
 _LAPACK_ROWS = 256  # LAPACK loops over rows: above this many, elimination over all rows at once is faster
 _WIDE = 128  # unknowns from which a batched product beats a sum of products
@@ -37,7 +37,7 @@ class Anderson(Solver):
 
     depth: number m of differences kept. damping: 1 - b. ridge: relative to the squared length of every difference, so
     that the scale of the problem changes nothing; None takes the rounding unit of the dtype. growth: a row whose
-    residual exceeds this multiple of its best forgets its differences and takes a Picard step (safeguard).
+    residual exceeds this multiple of its best forgets all differences but the newest (safeguard).
 
     Differences of length zero, and above 256 rows pivots lost to rounding, are dropped (rank control). Up to 256 rows
     the small systems go through LAPACK, above by elimination over all rows at once.
@@ -66,9 +66,10 @@ class Anderson(Solver):
 
     def resume(self, eq: Equation, z: Tensor, r: Tensor, state) -> AndersonState:
         fresh = self.init(eq, z, r)
-        if not isinstance(state, AndersonState) or state.moves.shape != fresh.moves.shape:
+        if not isinstance(state, AndersonState) or not alike(state.moves, fresh.moves):
             return fresh
-        return replace(state, z=z, r=r, best=fresh.best)
+        kept = replace(state, z=z, r=r, best=fresh.best)
+        return select_state(sound(state), kept, fresh)  # pyright: ignore[reportReturnType]
 
     def step(self, eq: Equation, z: Tensor, r: Tensor, state: AndersonState) -> tuple[Tensor, AndersonState, int]:
         b = 1 - self.damping

@@ -77,7 +77,9 @@ class Auto(Solver):
         if isinstance(probe, bool) or not isinstance(probe, int) or probe < _LOOKS:
             raise ValueError(f"probe must be an integer >= {_LOOKS}, got {probe!r}")
         self.probe = probe
-        self._candidates = nn.ModuleList((Picard(), Aitken(), Anderson(), NewtonKrylov()))
+        last = NewtonKrylov()
+        self._candidates = nn.ModuleList((Picard(), Aitken(), Anderson(), last))
+        self.recovery = last.recovery
 
     def extra_repr(self) -> str:
         return f"probe={self.probe}"

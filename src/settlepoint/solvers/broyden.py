@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from settlepoint.equation import Equation
-from settlepoint.solvers.solver import Solver, State, guarded_ratio, placed, rowwise
+from settlepoint.solvers.solver import Solver, State, alike, guarded_ratio, placed, rowwise, select_state, sound
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,7 @@ class BroydenState(State):
 class Broyden(Solver):
     """x_{k+1} = x_k + H_k r_k,  H_{k+1} = H_k + (s - H_k y) y^T / (y^T y),  s = dx, y = -dr        (Broyden 1965)
 
-    The second method needs no products with H^T, and no safeguard where the first one's residual humps: on symmetric
-    spectra up to .99 it took 44 evaluations where the first took 53 and torchdeq's 57 (benchmarks/README.md).
+    The second of Broyden's methods needs no products with H^T, and its residual humps less than that of the first.
 
     memory: number of updates kept; when they are full all are forgotten, since dropping only the oldest is unstable.
     growth: a row whose residual exceeds this multiple of its best learns from the failed step (H is updated) but
@@ -56,18 +55,25 @@ class Broyden(Solver):
 
     def resume(self, eq: Equation, z: Tensor, r: Tensor, state) -> BroydenState:
         fresh = self.init(eq, z, r)
-        if not isinstance(state, BroydenState) or state.left.shape != fresh.left.shape:
+        sizes = (self.memory, 2 * self.memory)
+        if not isinstance(state, BroydenState) or not alike(state.z, z) or state.left.shape[1] not in sizes:
             return fresh
-        return replace(state, z=z, r=r, best_z=z, best_r=r, best=fresh.best)
+        if state.left.shape[1] == self.memory:  # room for as many updates again, so that none is forgotten soon
+            used = (state.step - 1) % self.memory + 1
+            left, right = (torch.cat((old, torch.zeros_like(old)), 1) for old in (state.left, state.right))
+            state = replace(state, left=left, right=right, step=used)
+        kept = replace(state, z=z, r=r, best_z=z, best_r=r, best=fresh.best)
+        empty = torch.zeros_like(state.left)
+        return select_state(sound(state), kept, replace(kept, left=empty, right=empty))  # pyright: ignore[reportReturnType]
 
     def step(self, eq: Equation, z: Tensor, r: Tensor, state: BroydenState) -> tuple[Tensor, BroydenState, int]:
         s, y = z - state.z, state.r - r
-        hy = y + _combined(eq.gram(y[:, None], state.right)[:, 0], state.left)
+        slot = ((state.step - 1) % state.left.shape[1]).reshape(1)
+        old = torch.where(slot == 0, torch.zeros_like(state.left), state.left)
+        hy = y + _combined(eq.gram(y[:, None], state.right)[:, 0], old)
         new_left = s - hy
         scale = guarded_ratio(torch.ones_like(state.best), eq.dot(y, y), 0.0)
-        slot = ((state.step - 1) % self.memory).reshape(1)
-        left, right = placed(state.left, new_left, slot), placed(state.right, y * rowwise(scale, z), slot)
-        left = torch.where(slot == 0, torch.zeros_like(left), left)
+        left, right = placed(old, new_left, slot), placed(state.right, y * rowwise(scale, z), slot)
         norm = eq.norm(r)
         better, bad = norm < state.best, norm > self.growth * state.best
         best = torch.where(better, norm, state.best)

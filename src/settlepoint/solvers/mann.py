@@ -24,7 +24,8 @@ class Mann(Solver):
     """x_{k+1} = a_k x_k + (1 - a_k) P(x_k)        (Mann 1953; Krasnoselskii for constant a)
 
     schedule: the a_k, weights of the OLD state in [0, 1): a list (its last value goes on), or a function of the step
-    count k = 0, 1, ..., given as a 0-d tensor, as in Mann(lambda k: 1 / (k + 2)). A function is taken as given.
+    count k = 0, 1, ..., given as a 0-d tensor of the state's dtype, as in Mann(lambda k: 1 / (k + 2)). A function is
+    taken as given.
     """
 
     def __init__(self, schedule: Schedule):
@@ -47,7 +48,7 @@ class Mann(Solver):
 
     def _damping(self, k: Tensor, like: Tensor) -> Tensor | float:
         if callable(self.schedule):
-            return self.schedule(k)
+            return self.schedule(k.to(like.dtype))
         places = torch.arange(len(self.schedule), device=k.device)
         here = (places == k.clamp(max=len(self.schedule) - 1)).to(like.dtype)
         return (here * like.new_tensor(self.schedule)).sum()

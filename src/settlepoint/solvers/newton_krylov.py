@@ -1,12 +1,12 @@
 """Newton-Krylov: Newton's method whose linear systems are solved by Krylov vectors from Jacobian-vector products."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from settlepoint.equation import Equation
-from settlepoint.solvers.solver import Solver, State, guarded_ratio, placed, rowwise
+from settlepoint.solvers.solver import Solver, State, alike, guarded_ratio, placed, rowwise, select_state, sound
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,13 @@ class NewtonKrylov(Solver):
         zero, infinite = torch.zeros_like(z), z.new_full((len(z),), float("inf"))
         made = z.new_zeros((), dtype=torch.int64)
         return NewtonKrylovState(empty, empty.clone(), z, r, zero, zero, z.new_zeros(len(z)), infinite, made)
+
+    def resume(self, eq: Equation, z: Tensor, r: Tensor, state) -> NewtonKrylovState:
+        fresh = self.init(eq, z, r)
+        if not isinstance(state, NewtonKrylovState) or not alike(state.images, fresh.images):
+            return fresh
+        kept = replace(fresh, directions=state.directions, images=state.images, rest=r, made=state.made)
+        return select_state(sound(state), kept, fresh)  # pyright: ignore[reportReturnType]
 
     def step(
         self, eq: Equation, z: Tensor, r: Tensor, state: NewtonKrylovState

@@ -24,6 +24,12 @@ class SafeguardedState(State):
     idle: Tensor
     notes: tuple[str, ...] = ()
 
+    @property
+    def displacement(self) -> Tensor | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What the fallback, or else the primary, knows of it."""
+        found = self.fallback.displacement
+        return self.primary.displacement if found is None else found
+
 
 class Safeguarded(Solver):
     """Steps of `primary` while they help, steps of `fallback` from the best iterate on once they do not.

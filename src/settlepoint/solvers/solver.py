@@ -90,6 +90,30 @@ def clone_state(state):
     return map_state(Tensor.clone, state)
 
 
+def select_state(mask: Tensor, yes, no):
+    """Row by row the state yes where mask (R,) holds, else no; both of one solver. What is shared comes from yes."""
+    if isinstance(yes, Tensor):
+        return torch.where(rowwise(mask, yes), yes, no) if yes.ndim else yes
+    if isinstance(yes, tuple):
+        return tuple(select_state(mask, a, b) for a, b in zip(yes, no, strict=True))
+    if is_dataclass(yes) and not isinstance(yes, type):
+        chosen = {f.name: select_state(mask, getattr(yes, f.name), getattr(no, f.name)) for f in fields(yes)}
+        return replace(yes, **chosen)
+    return yes
+
+
+def alike(a: Tensor, b: Tensor) -> bool:
+    """True for tensors of one shape, dtype and device."""
+    return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
+
+
+def sound(state: State) -> Tensor:
+    """(R,): rows of which everything but the residual norms, which start at infinity, is finite."""
+    rows: list[Tensor] = []
+    map_state(lambda t: rows.append(torch.isfinite(t).flatten(1).all(1)) or t if t.ndim > 1 else t, state)
+    return torch.stack(rows).all(0)
+
+
 def rowwise(a: Tensor, like: Tensor) -> Tensor:
     """a (R,) shaped to multiply like (R, ...)."""
     return a.reshape(-1, *(1,) * (like.ndim - 1))
