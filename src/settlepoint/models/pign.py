@@ -18,8 +18,8 @@ class PIGN(nn.Module):
     conv: a torch-geometric layer, or any module conv(h, edges) on (N, hidden). channels: (features, hidden, classes).
     injection: g, see layers.Propagation. transport: what conv does to the features, see layers.transported. center:
     subtract from u its mean over the nodes of each graph, which takes an offset common to all nodes out of noisy
-    features. solver, stop: objects such as Picard(damping=0.7), which weights the OLD state, and FixedSteps(10). They
-    have no default here, since models know no solvers; training.presets holds `published` and `settled`.
+    features. solver, stop: by default those of FixedPoint.smoothed, Picard(damping=0.7), which weights the OLD state,
+    and FixedSteps(10). training.presets holds `published` and `settled`.
 
     One graph is one row of the solve: the graphs of a batch stop on their own, nodes never do. settle.last is the
     report of the latest pass. Dropout of the features: model.encoder.dropout.
@@ -33,14 +33,15 @@ class PIGN(nn.Module):
         injection: Injection = 0.1,
         transport: Transport = "identity",
         center: bool = False,
-        solver,
-        stop,
+        solver: nn.Module | None = None,
+        stop: object = None,
     ):
         super().__init__()
         features, hidden, classes = channels
         self.encoder, self.decoder = SparseLinear(features, hidden), nn.Linear(hidden, classes)
         operator = Propagation(transported(conv, transport), hidden, injection)
-        self.settle = FixedPoint(operator, solver, stop, inject="input")
+        usual = FixedPoint.smoothed(operator, inject="input")
+        self.settle = FixedPoint(operator, solver or usual.solver, stop or usual.stop, inject="input")  # type: ignore[arg-type]
         self.center = center
 
     def extra_repr(self) -> str:
