@@ -23,7 +23,7 @@ model = presets.settled((features.shape[1], 64, 7), normalize=False)  # h = .9 A
 history = fit_nodes(model, task, presets.recipe())
 print(f"test accuracy {history.test[history.chosen]:.1f} %, epoch {history.chosen} chosen on validation")
 
-model.settle.solver, model.settle.stop = sp.Anderson(5), sp.Tolerance(atol=0, rtol=1e-5)  # to the end, with proof
+model.settle.solver, model.settle.stop = sp.Anderson(5), sp.Tolerance(atol=0, rtol=1e-5)  # to the end, and measured
 with torch.no_grad():
     model(task.x, graphs)
 print(f"{model.settle.last.counts()} after {int(model.settle.last.evals)} evaluations")
