@@ -143,6 +143,7 @@ class PignCora(Experiment):
         return [
             Check.within("GCN, test accuracy (%)", mean("gcn", "accuracy"), scale.gcn_low, scale.gcn_high),
             Check.at_least("PIGN settled, test accuracy (%)", mean(MODEL, "accuracy"), scale.accuracy),
+            Check.at_least("PIGN settled over the GCN (points)", mean(MODEL, "accuracy") - mean("gcn", "accuracy"), 0),
             Check.at_most("PIGN settled, distance from a direct solve", mean(MODEL, "direct distance"), 1e-7),
             Check.at_most("PIGN settled, Picard evaluations to 1e-8", mean(MODEL, "picard evals"), 175),
             Check.at_most("PIGN settled, Anderson(5) evaluations to 1e-8", mean(MODEL, "anderson evals"), 60),
