@@ -213,7 +213,7 @@ def test_a_worker_that_is_killed_fails_only_its_cell(tmp_path: Path) -> None:
     }.items()
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])  # a worker may be caught importing
 def test_ctrl_c_ends_a_real_process(tmp_path: Path, jobs: int) -> None:
     """SIGINT to the whole group, as a terminal sends it; cells of half a minute are not waited for."""
     code = "import sys, signal, time\nfrom pathlib import Path\nfrom tests.toy import Toy\n"

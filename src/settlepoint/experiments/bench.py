@@ -24,7 +24,7 @@ class Bench(Experiment):
     id = "bench"
     title = "Targets of speed, evaluations, memory and exactness"
     claim = "Every target of the core is met, measured beside a peer in one run on one thread."
-    source = "specs/solvers.md: targets"
+    source = "the targets of the core"
     scales: ClassVar = {
         "smoke": BenchScale(
             repeats=2, rows=("Anderson evaluations at .9", "Newton-Krylov evaluations at .99, float64")

@@ -12,7 +12,7 @@ needed for `settle list`, `settle run`, `--resume` and the report.
         id = "digits"
         title = "Equilibrium classifier on digits"
         claim = "A settled layer classifies as well as a deep one, and each sample stops on its own."
-        source = "issue 2"
+        source = "Bai, Kolter and Koltun (2019)"
         scales = {"smoke": DigitsScale(seeds=1, units=20), "cpu": DigitsScale(seeds=3), "paper": DigitsScale(seeds=5)}
         tables = (Table("Accuracy", (Column("accuracy", "test accuracy", "%", fmt=".1f", paper={"implicit": 97.2}),)),)
         figures = (Figure("Convergence", ("residual",), "Residual against evaluations."),)

@@ -50,7 +50,10 @@ def _one(run: RunFiles, cell: str, name: str) -> Series | None:
 def _labelled(found: Sequence[Series], names: int) -> list[Series]:
     """Labels that tell the entries apart: the group, with cell or curve added where it is not enough."""
     if names > 1:
-        found = [replace(entry, label=f"{entry.group}, {entry.curve}") for entry in found]
+        found = [
+            replace(entry, label=entry.group if entry.group == entry.curve else f"{entry.group}, {entry.curve}")
+            for entry in found
+        ]
     count = Counter(entry.label for entry in found)
     return [replace(e, label=f"{e.label} ({e.cell})") if count[e.label] > 1 else e for e in found]
 
