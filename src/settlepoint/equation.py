@@ -103,6 +103,12 @@ class Equation:
         """Norm of the equation's space on the flat view."""
         return torch.linalg.vector_norm(z, dim=1) if self.layout is None else self.layout.norm(z)
 
+    def measure(self, z: Tensor) -> Tensor:  # (R, W) -> (R,) float64
+        """The same norm in float64, which neither overflows nor vanishes where the dtype's own squares do."""
+        return (
+            torch.linalg.vector_norm(z, dim=1, dtype=torch.float64) if self.layout is None else self.layout.measure(z)
+        )
+
     def gram(self, u: Tensor, v: Tensor) -> Tensor:  # (R, m, W), (R, k, W) -> (R, m, k)
         """Inner products of the equation's space on the flat view."""
         return u @ v.mT if self.layout is None else self.layout.gram(u, v)

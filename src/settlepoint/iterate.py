@@ -54,6 +54,7 @@ def _fixed(eq: Equation, z: Tensor, start: Start, stop: FixedSteps, *, trace: bo
     if stop.check:
         residual = march.guarded(lambda: eq.norm((evaluate(eq, march.z) - march.z).detach()))
         outcome.residual, outcome.evals, outcome.work = residual, outcome.evals + 1, outcome.work + len(z)
+        outcome.status = torch.where(torch.isfinite(residual), outcome.status, int(Status.NONFINITE))
     return outcome
 
 
@@ -95,7 +96,9 @@ class _March:
         except Exception as error:
             if not self.evaluated:
                 raise
-            raise OperatorError(self.outcome(self.steps), self.evaluated + 1) from error
+            outcome = self.outcome(self.steps)
+            outcome.status = torch.full_like(outcome.status, int(Status.MAX_STEPS))
+            raise OperatorError(outcome, self.evaluated + 1) from error
 
     def outcome(self, steps: int | Tensor) -> Outcome:
         """What the steps so far have come to."""

@@ -20,7 +20,7 @@ _ACTIVE = -1
 
 @dataclass
 class Look:
-    """What was measured at one look, one entry a working row; the last four only for rows under suspicion."""
+    """What was measured at one look, one entry a working row; the last five only while some row is suspected."""
 
     residual: np.ndarray
     image: np.ndarray | None = None  # ||P(x)||, for rtol

@@ -104,7 +104,7 @@ class Search:
 
     def _measure(self, image: Tensor, r: Tensor, z: Tensor) -> Look:
         """The numbers of one look, brought to the host in one read."""
-        norm = self.eq.norm
+        norm = self.eq.measure
         if not (self.stop.rtol or self.progress.suspicious):
             return Look(read(norm(r)))
         table = {"residual": norm(r)}
@@ -153,10 +153,10 @@ class Search:
             eq = self.eq.rows(index)
             z = self.z.index_select(0, index)
             if not self.verified:
-                self._verify(eq, z, image.index_select(0, index))
+                self._verify(index, image)
         except Exception as error:
             self.compacting = False
-            self.notes.append(f"compaction off: {error}")
+            self.notes.append(f"compaction off: {error}; hand tensors of the whole batch over as context")
             return r
         self.eq, self.z, self.rows = eq, z, self.rows[keep]
         self.best_z, self.previous = self.best_z.index_select(0, index), self.previous.index_select(0, index)
@@ -167,7 +167,14 @@ class Search:
         self.mask, self.waste = None, 0
         return r.index_select(0, index)
 
-    def _verify(self, eq: Equation, z: Tensor, known: Tensor) -> None:
+    def _verify(self, index: Tensor, image: Tensor) -> None:
+        """One call on the rows in index must give what the whole batch gave.
+
+        The rows are shuffled for it: those left over often come first, and would hide an operator that goes by position.
+        """
+        order = torch.randperm(len(index), generator=torch.Generator().manual_seed(len(index)))
+        index = index.index_select(0, order.to(index.device))
+        eq, z, known = self.eq.rows(index), self.z.index_select(0, index), image.index_select(0, index)
         with torch.no_grad():
             self.work, self.checks = self.work + len(z), self.checks + 1
             image = evaluate(eq, z)
@@ -176,7 +183,7 @@ class Search:
                 raise ValueError(
                     f"operator on {len(z)} gathered rows differs from the same rows in the whole batch by "
                     f"{float(gap.nan_to_num(float('inf')).max()):.1e} of their size (batch statistics, randomness, or "
-                    "a tensor it closes over: hand that one over as context)"
+                    "a tensor it closes over)"
                 )
         self.verified = True
 

@@ -127,6 +127,11 @@ class Layout:
             return torch.linalg.vector_norm(z, dim=1)
         return torch.linalg.vector_norm(self._roots * z, dim=1)
 
+    def measure(self, z: Tensor) -> Tensor:  # (R, W) -> (R,) float64
+        """The same norm in float64, which neither overflows nor vanishes where the dtype's own squares do."""
+        weighted = z if self.weights is None else self._roots * z
+        return torch.linalg.vector_norm(weighted, dim=1, dtype=torch.float64)
+
     def gram(self, u: Tensor, v: Tensor) -> Tensor:  # (R, m, W), (R, k, W) -> (R, m, k)
         """Inner products of the space between two sets of vectors in every row."""
         return (u if self.weights is None else u * self.weights) @ v.mT

@@ -35,9 +35,16 @@ class Checkpointed(Adjoint):
             return outcome
         total = int(outcome.taken.max()) if len(outcome.taken) else 0
         w, state = z, None
-        for start in range(0, total, self.every):
-            steps = (outcome.taken - start).clamp(0, min(self.every, total - start))
-            w, state = checkpoint(_block, eq, w, solver, steps, state, use_reentrant=False)  # type: ignore[misc]
+        try:
+            for start in range(0, total, self.every):
+                steps = (outcome.taken - start).clamp(0, min(self.every, total - start))
+                w, state = checkpoint(_block, eq, w, solver, steps, state, use_reentrant=False)  # type: ignore[misc]
+        except RuntimeError as error:
+            if "saved tensor hooks" not in str(error):
+                raise
+            raise RuntimeError(
+                "Checkpointed cannot run inside torch.func.grad, which keeps every tensor: use Unrolled() or Implicit()"
+            ) from error
         outcome.z = attached(outcome.z, w)
         return outcome
 

@@ -76,7 +76,6 @@ class _Linearised:
             probe = unwrapped(self.z * 1)
         if not probe.requires_grad:
             raise RuntimeError("implicit gradients inside torch.func need grad mode outside of it: leave no_grad")
-        self.weights = None if eq.layout is None else eq.layout.weights
         self._dual: tuple[Tensor, Tensor] | None = None
 
     def transposed(self, v: Tensor) -> Tensor:
@@ -102,12 +101,15 @@ class _Linearised:
         return torch.zeros_like(u) if out is None else out
 
     def solve(self, g: Tensor, transposed: bool) -> Tensor:
-        """v with v = J v + g, or J^T for transposed."""
+        """v with v = J v + g, or J^T for transposed; solved at size 1, so that no square over- or underflows."""
+        size = g.abs().amax(1, keepdim=True) if g.shape[1] else g.new_ones(len(g), 1)
+        size = torch.where((size > 0) & torch.isfinite(size), size, 1.0)
+        g = g / size
         stop = self.adjoint.stop or Tolerance(0.0, max(1e-10, 8 * torch.finfo(g.dtype).eps), max_steps=1000, window=50)
         eq = Equation(self.transposed if transposed else self.jacobian, g, space=Rows()).at(g)
         outcome = iterate(eq, g, self.adjoint.solver or Anderson(5), stop, compact=False)
         self._note(outcome, torch.linalg.vector_norm(g, dim=1) > 0)
-        return outcome.z
+        return outcome.z * size
 
     def _note(self, outcome: Outcome, asked: Tensor) -> None:
         """Report this solve for the rows that had something to solve; the others keep what an earlier one said."""

@@ -18,8 +18,8 @@ class AndersonState(State):
     """Differences of the last iterates, one slot a step in a ring of depth m.
 
     moves, changes: (R, m, W), dx + b dr and dr; gram: (R, m, m), inner products of changes; used: (R, m), which slots
-    hold something for the row; z, r: (R, W), the last iterate and residual; norm: (R,), its norm; best: (R,) smallest
-    norm so far; step: 0-d count.
+    hold something for the row; z, r: (R, W), the last iterate and residual; best: (R,), smallest residual norm so far;
+    step: 0-d count.
     """
 
     moves: Tensor

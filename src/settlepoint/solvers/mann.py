@@ -15,7 +15,7 @@ Schedule = Sequence[float] | Callable[[Tensor], Tensor | float]
 
 @dataclass(frozen=True)
 class MannState(State):
-    """step: 0-d count of steps taken; table: 0-d when the schedule is a function, else its values, shared."""
+    """step: 0-d count of steps taken."""
 
     step: Tensor
 
