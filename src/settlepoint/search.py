@@ -170,7 +170,7 @@ class Search:
     def _verify(self, index: Tensor, image: Tensor) -> None:
         """One call on the rows in index must give what the whole batch gave.
 
-        The rows are shuffled for it: those left over often come first, and would hide an operator that goes by position.
+        The rows are shuffled for it: those left over often come first, which hides an operator that goes by position.
         """
         order = torch.randperm(len(index), generator=torch.Generator().manual_seed(len(index)))
         index = index.index_select(0, order.to(index.device))

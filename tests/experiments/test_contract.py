@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 from tests.toy import Toy, ToyScale
@@ -108,3 +109,17 @@ def test_a_check_that_raises_is_a_failed_check(tmp_path) -> None:
 def test_threads_must_be_positive(tmp_path) -> None:
     with pytest.raises(ValueError, match="threads and jobs must be at least 1"):
         launch(Toy(), Request(scale="smoke", out=tmp_path, threads=0))
+
+
+def test_what_is_missing_is_told_once_and_leaves_no_folder(tmp_path: Path) -> None:
+    """Data and packages are looked for before the first cell."""
+
+    def absent(context: object) -> None:
+        raise ImportError('toys need wood: pip install "settlepoint[wood]"')
+
+    class Needy(Toy):
+        needs = (absent,)
+
+    with pytest.raises(UsageError, match="toy cannot start: toys need wood"):
+        launch(Needy(), Request(scale="smoke", out=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()

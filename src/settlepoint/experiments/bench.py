@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from settlepoint.experiments.experiment import Check, Column, Context, Experiment, Results, Scale, Table, outcome
+from settlepoint.experiments.peers import required
 from settlepoint.experiments.targets import ROWS
 
 
@@ -25,6 +26,7 @@ class Bench(Experiment):
     title = "Targets of speed, evaluations, memory and exactness"
     claim = "Every target of the core is met, measured beside a peer in one run on one thread."
     source = "the targets of the core"
+    needs: ClassVar = (required,)
     scales: ClassVar = {
         "smoke": BenchScale(
             repeats=2, rows=("Anderson evaluations at .9", "Newton-Krylov evaluations at .99, float64")

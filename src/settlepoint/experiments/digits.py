@@ -40,6 +40,7 @@ from settlepoint.experiments.experiment import (
     above_trivial,
     outcome,
 )
+from settlepoint.experiments.peers import required
 from settlepoint.layers import TanhCell, linear
 from settlepoint.models import EquilibriumClassifier
 from settlepoint.runs import generator_from
@@ -82,6 +83,7 @@ class Digits(Experiment):
         "on its own takes at most half the work of stopping the batch, and half of torchdeq's CPU time."
     )
     source = "the model of Bai, Kolter and Koltun (2019)"
+    needs = (lambda context: digits(), required)
     scales = {
         "smoke": DigitsScale(seeds=1, epochs=6, repeats=3, accuracy=92.0, saving=1.0),
         "cpu": DigitsScale(seeds=3),

@@ -27,7 +27,7 @@ needed for `settle list`, `settle run`, `--resume` and the report.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from settlepoint.experiments.results import Check, Results, above_trivial
@@ -54,7 +54,9 @@ class Experiment(ABC):
 
     id: name on the command line. claim: one sentence. source: the paper, table or issue it belongs to.
     scales: "smoke" (seconds), "cpu" (minutes on two cores), "paper" (the published size); every size and step count
-    lives there. scaled_down: scale name to one sentence on what is smaller than in the source, shown in the report.
+    lives there. needs: called once before the first cell, to load data and packages, so that a missing one is told once
+    and leaves no run folder. scaled_down: scale name to one sentence on what is smaller than in the source, shown in
+    the report.
     """
 
     id: ClassVar[str]
@@ -63,6 +65,7 @@ class Experiment(ABC):
     source: ClassVar[str]
     scales: ClassVar[Mapping[str, Any]]
     scaled_down: ClassVar[Mapping[str, str]] = {}
+    needs: ClassVar[Sequence[Callable[[Context], object]]] = ()
     tables: ClassVar[Sequence[Table]] = ()
     figures: ClassVar[Sequence[Figure]] = ()
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 
+from settlepoint.data import DataError
 from settlepoint.experiments.experiment import Experiment
 from settlepoint.experiments.results import Check, Results
 from settlepoint.experiments.scale import Context, Scale, UsageError, field_help
@@ -95,6 +96,15 @@ def resolve(experiment: Experiment, request: Request) -> Scale:
     return experiment.scales[request.scale].override({**request.settings, **seeds})
 
 
+def _provided(experiment: Experiment, context: Context) -> None:
+    """Raise UsageError when data or a package that the experiment needs are missing or corrupt."""
+    for need in experiment.needs:
+        try:
+            need(context)
+        except (DataError, ImportError) as error:
+            raise UsageError(f"{experiment.id} cannot start: {error}") from None
+
+
 def launch(experiment: Experiment, request: Request) -> Launched:
     """Run what is missing, then check what is claimed; writes all files of the folder but the report.
 
@@ -104,6 +114,7 @@ def launch(experiment: Experiment, request: Request) -> Launched:
     context = Context(scale, request.data_dir, request.device)
     plan = Plan(_spec(experiment, request, scale), _Work(experiment, context))
     engine = Ray(request.jobs) if request.engine == "ray" else Local(request.jobs)
+    _provided(experiment, context)
     out = request.out or Path("runs") / f"{experiment.id}-{request.scale}"
     ran = execute(plan, out, mode=request.mode, engine=engine)
     results = Results(request.scale, scale, ran.records)

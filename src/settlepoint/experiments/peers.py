@@ -25,6 +25,14 @@ class Answer:
 Peer = Callable[[Problem], Answer]
 
 
+def required(context: object = None) -> None:
+    """Raise ImportError, naming the extra, when torchdeq is not installed."""
+    try:
+        import torchdeq  # noqa: F401
+    except ImportError:
+        raise ImportError('comparisons need torchdeq: pip install "settlepoint[peers]"') from None
+
+
 class Counted:
     """P of a problem, counting its calls."""
 

@@ -65,6 +65,7 @@ class PignCora(Experiment):
         "GCN, and its answer is the fixed point that a direct solve gives."
     )
     source = "Operator Learning Meets Numerical Analysis, Algorithm 1 and Table 5 (clean Cora)"
+    needs = (lambda context: cora(context),)
     scales = {
         "smoke": CoraScale(seeds=1, epochs=40, gcn_low=70.0, gcn_high=85.0, accuracy=70.0),
         "cpu": CoraScale(seeds=5),

@@ -23,7 +23,7 @@ from settlepoint.experiments.experiment import (
     curve,
     outcome,
 )
-from settlepoint.experiments.peers import PEERS, Answer, Peer
+from settlepoint.experiments.peers import PEERS, Answer, Peer, required
 from settlepoint.runs import generator_from
 from settlepoint.solve import solve
 from settlepoint.solvers import (
@@ -73,6 +73,7 @@ class Solvers(Experiment):
     title = "Solvers: evaluations, seconds, and honest claims"
     claim = "No row is called converged whose true residual says otherwise, at fewer evaluations than plain iteration."
     source = "anchors measured against torchdeq, SciPy and plain loops"
+    needs: ClassVar = (lambda context: required() if context.scale.peers else None,)
     scales: ClassVar = {
         "smoke": SolversScale(seeds=1, timed=("B64 D64 .9",), honest=("mixed", "rotation", "escape"), repeats=2),
         "cpu": SolversScale(seeds=1),
