@@ -36,7 +36,7 @@ class Progress:
 
     def __init__(self, rows: int, stop: Tolerance, eps: float, recovery: int = 0):
         self.stop, self.eps, self.recovery = stop, eps, recovery
-        self.strikes = np.zeros(rows, dtype=np.int64)  # consecutive looks at a lost residual
+        self.strikes, self.struck = np.zeros(rows, dtype=np.int64), False  # consecutive looks at a lost residual
         self.best = np.full(rows, np.inf)
         self.first = np.full(rows, np.nan)
         self.last = np.zeros(rows, dtype=np.int64)  # step of the latest progress
@@ -69,8 +69,9 @@ class Progress:
             self.first = n
         self._set_best(n)
         self.last.fill(step)
-        if self.recovery:
+        if self.struck:
             self.strikes.fill(0)
+            self.struck = False
         self.suspicious, self.snapshot_age = False, 0
 
     def _set_best(self, best: np.ndarray) -> None:
@@ -106,10 +107,16 @@ class Progress:
         status[n <= tol] = Status.CONVERGED
         status[~np.isfinite(n)] = Status.NONFINITE
         if self.recovery:
-            lost = ~(n <= stop.growth * self.first)
-            self.strikes = np.where(lost, self.strikes + 1, 0)
-            status[lost & (self.strikes <= self.recovery) & np.isfinite(self.first) & (step < stop.max_steps)] = _ACTIVE
+            self._forgive(status, ~(n <= stop.growth * self.first), step)
         return status
+
+    def _forgive(self, status: np.ndarray, lost: np.ndarray, step: int) -> None:
+        """Leave a lost residual to a solver that can step back from it, for some looks."""
+        if not (self.struck or lost.any()):
+            return
+        self.strikes, self.struck = np.where(lost, self.strikes + 1, 0), True
+        if step < self.stop.max_steps:
+            status[lost & (self.strikes <= self.recovery) & np.isfinite(self.first)] = _ACTIVE
 
     def _doubts(self, status: np.ndarray, seen: Look, moved: np.ndarray, size: np.ndarray, age: np.ndarray) -> None:
         """Mark rows that no longer make progress."""

@@ -246,7 +246,8 @@ def auto(make: Make) -> Callable[[int], tuple[float, float]]:
 
     def measure(repeats: int) -> tuple[float, float]:
         p = problem(make)
-        variants = {name: (lambda make=make: ours(p, make())) for name, make in {**FIXED, "Auto": Auto}.items()}
+        solvers = {name: make() for name, make in {**FIXED, "Auto": Auto}.items()}
+        variants = {name: (lambda solver=solver: ours(p, solver)) for name, solver in solvers.items()}
         medians = {name: statistics.median(values) for name, values in timed(variants, repeats).items()}
         own, least = medians.pop("Auto"), min(medians.values())
         return own / least, statistics.median(medians.values()) / least

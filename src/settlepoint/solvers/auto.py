@@ -17,7 +17,7 @@ from settlepoint.solvers.solver import Solver, State
 
 _EFOLDS = 14.0  # a reduction by 1e6 is assumed to be wanted
 _MARGIN = 2.0  # Picard is left only for a gain of this factor: early rates are uncertain, and too high
-_LOOKS = 6  # residuals looked at before a decision
+_LOOKS = 4  # residuals looked at before a decision
 _BEHIND = 0.25  # a choice that reaches less than this share of the foretold reduction is dropped,
 _PATIENCE = 6.0  # once that is so many e-folds
 _BOOKKEEPING = (1.0, 4.2, 9.6, 16.0)  # of a step, in units of Picard's, measured at 1 to 64 rows of 64 unknowns
