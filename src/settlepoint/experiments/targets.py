@@ -299,11 +299,11 @@ def _anchor(radius: float, dtype: torch.dtype = torch.float64) -> Make:
 
 ROWS: Mapping[str, Row] = {
     "Picard bookkeeping over T, us": Row(bookkeeping(), 30, "torchdeq fixed_point_iter"),
-    "Picard bookkeeping, torchdeq / ours": Row(bookkeeping_ratio, 4, "1", "high"),
+    "Picard bookkeeping, torchdeq / ours": Row(bookkeeping_ratio, 4, "parity", "high"),
     "Picard bookkeeping with rtol, us": Row(bookkeeping(relative=True), None, "torchdeq fixed_point_iter"),
     "Picard bookkeeping, every=4, us": Row(bookkeeping(every=4), None, "torchdeq fixed_point_iter"),
     "Picard, mixed batch, batch equivalents": Row(equivalents(Picard, "fixed_point_iter"), 70, "torchdeq"),
-    "Picard, mixed batch, torchdeq / ours in time": Row(speed(Picard, "fixed_point_iter", 5), 10, "1", "high"),
+    "Picard, mixed batch, torchdeq / ours in time": Row(speed(Picard, "fixed_point_iter", 5), 10, "parity", "high"),
     "Anderson evaluations at .9": Row(
         evaluations(_anchor(0.9), Anderson(), calls(plain_loop)), 50, "plain Picard loop"
     ),
@@ -313,7 +313,7 @@ ROWS: Mapping[str, Row] = {
     "Anderson evaluations, change when scaled by 1e+-6": Row(scaling, 2, "torchdeq anderson"),
     "Anderson over Picard evaluations, worst anchor": Row(over_picard, 1.1, "torchdeq anderson"),
     "Anderson, mixed batch, batch equivalents": Row(equivalents(Anderson, "anderson"), 30, "torchdeq anderson"),
-    "Anderson, mixed batch, torchdeq / ours in time": Row(speed(Anderson, "anderson", 1), 60, "1", "high"),
+    "Anderson, mixed batch, torchdeq / ours in time": Row(speed(Anderson, "anderson", 1), 60, "parity", "high"),
     "Newton-Krylov evaluations at .99, float64": Row(
         evaluations(_anchor(0.99), NewtonKrylov(), calls(scipy_newton_krylov)), 70, "scipy"
     ),
