@@ -68,7 +68,7 @@ def _prepare(folder: RunFolder, plan: Plan, mode: Mode) -> None:
         raise RunError(f"{folder.path} holds a run already; go on with --resume, or choose another folder with --out")
     if mode == "resume" and folder.started:
         _same(folder, plan)
-    sessions = folder.read_json("environment.json")["sessions"] if _has_environment(folder) else []
+    sessions = folder.read_json("environment.json").get("sessions", []) if _has_environment(folder) else []
     folder.write_json("spec.json", plan.spec)
     folder.write_json("environment.json", {"sessions": [*sessions, environment(plan.spec["threads"])]})
 

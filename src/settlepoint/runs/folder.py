@@ -96,7 +96,10 @@ class RunFolder:
             try:
                 records.append(Record.from_line(line))
             except (ValueError, TypeError) as error:
-                raise RunError(f"line {number} of {self.path / RESULTS} is not a record: {error}") from None
+                raise RunError(
+                    f"line {number} of {self.path / RESULTS} is not a record: {error}; delete that line, and --resume "
+                    "runs its cell again"
+                ) from None
         return records
 
     def _write(self, name: str, text: str) -> None:
