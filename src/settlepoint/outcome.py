@@ -58,8 +58,7 @@ def evaluate(eq: Equation, z: Tensor) -> Tensor:
     version = z._version
     image = eq.flat(z)
     if z._version != version:
-        raise ValueError("operator must not change its input in place, got an input that was overwritten; return a new "
-                         "tensor instead")  # fmt: skip
+        raise ValueError("operator must not change its input in place, got it overwritten; return a new tensor instead")
     return image
 
 

@@ -110,7 +110,13 @@ def alike(a: Tensor, b: Tensor) -> bool:
 def sound(state: State) -> Tensor:
     """(R,): rows of which everything but the residual norms, which start at infinity, is finite."""
     rows: list[Tensor] = []
-    map_state(lambda t: rows.append(torch.isfinite(t).flatten(1).all(1)) or t if t.ndim > 1 else t, state)
+
+    def look(t: Tensor) -> Tensor:
+        if t.ndim > 1:
+            rows.append(torch.isfinite(t).flatten(1).all(1))
+        return t
+
+    map_state(look, state)
     return torch.stack(rows).all(0)
 
 
