@@ -18,6 +18,7 @@ from settlepoint.solution import (
 )
 from settlepoint.solve import FixedPoint, solve
 from settlepoint.solvers import (
+    R2N2,
     Aitken,
     Anderson,
     Auto,
@@ -36,6 +37,7 @@ from settlepoint.stop import FixedSteps, Tolerance
 __version__ = "0.1.0"
 
 __all__ = [
+    "R2N2",
     "Aitken",
     "Anderson",
     "Auto",

@@ -30,7 +30,7 @@ from settlepoint import (
     Tolerance,
     solve,
 )
-from settlepoint.solvers.anderson import _eliminated
+from settlepoint.solvers.least_squares import _eliminated
 from settlepoint.solvers.auto import asymptotic_rate, evaluations_per_efold
 from settlepoint.solvers.solver import (
     Stateless,

@@ -9,10 +9,12 @@ from settlepoint.solvers.halpern import Halpern
 from settlepoint.solvers.mann import Mann
 from settlepoint.solvers.newton_krylov import NewtonKrylov
 from settlepoint.solvers.picard import Picard
+from settlepoint.solvers.r2n2 import R2N2
 from settlepoint.solvers.safeguarded import Safeguarded
 from settlepoint.solvers.solver import Solver, State
 
 __all__ = [
+    "R2N2",
     "Aitken",
     "Anderson",
     "Auto",

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from settlepoint.equation import Equation
+from settlepoint.solvers.least_squares import least_squares
 from settlepoint.solvers.picard import checked_damping
 from settlepoint.solvers.solver import Solver, State, alike, placed, select_state, sound
 
-_LAPACK_ROWS = 256  # LAPACK loops over rows: above this many, elimination over all rows at once is faster
+_FEW = 256  # rows up to which one fused product beats a loop over the differences
 _WIDE = 128  # unknowns from which a batched product beats a sum of products
 
 
@@ -39,8 +40,7 @@ class Anderson(Solver):
     that the scale of the problem changes nothing; None takes the rounding unit of the dtype. growth: a row whose
     residual exceeds this multiple of its best forgets all differences but the newest (safeguard).
 
-    Differences of length zero, and above 256 rows pivots lost to rounding, are dropped (rank control). Up to 256 rows
-    the small systems go through LAPACK, above by elimination over all rows at once.
+    Differences of length zero, and above 256 rows pivots lost to rounding, are dropped (rank control).
     """
 
     def __init__(self, depth: int = 5, damping: float = 0.0, ridge: float | None = None, growth: float = 1e2):
@@ -83,17 +83,9 @@ class Anderson(Solver):
         products = eq.gram(torch.stack((change, r), 1), changes) * used[:, None]  # (R, 2, m)
         gram = placed(state.gram * kept[:, None, None], products[:, 0], slot)
         gram = placed(gram.mT, products[:, 0], slot).mT
-        moved = _combined(z.add(r, alpha=b), self._mix(gram, products[:, 1]), moves)
+        moved = _combined(z.add(r, alpha=b), least_squares(gram, products[:, 1], self.ridge), moves)
         best = torch.where(kept, torch.minimum(norm, state.best), norm)
         return moved, AndersonState(moves, changes, gram, used, z, r, best, state.step + 1), 0
-
-    def _mix(self, gram: Tensor, right: Tensor) -> Tensor:  # -> (R, m)
-        """Coefficients g of the differences, zero for slots that hold nothing and in rows without an answer."""
-        ridge = 4 * torch.finfo(gram.dtype).eps if self.ridge is None else self.ridge
-        square = gram.diagonal(dim1=1, dim2=2)
-        system = gram + torch.diag_embed(torch.where(square > 0, ridge * square, 1.0))
-        g = torch.linalg.solve_ex(system, right)[0] if len(gram) <= _LAPACK_ROWS else _eliminated(system, right)
-        return g.nan_to_num(0.0, 0.0, 0.0)
 
 
 def _combined(z: Tensor, g: Tensor, moves: Tensor) -> Tensor:
@@ -101,29 +93,8 @@ def _combined(z: Tensor, g: Tensor, moves: Tensor) -> Tensor:
     rows, width = z.shape
     if width > _WIDE or rows == 1:
         return z - torch.bmm(g[:, None], moves)[:, 0]
-    if rows <= _LAPACK_ROWS or torch.is_grad_enabled():
+    if rows <= _FEW or torch.is_grad_enabled():
         return z - (g[:, :, None] * moves).sum(1)
     for j in range(g.shape[1]):
         z = torch.addcmul(z, g[:, j : j + 1], moves[:, j], value=-1)
     return z
-
-
-def _eliminated(a: Tensor, b: Tensor) -> Tensor:
-    """The same by Gauss elimination of all rows at once, rows last in memory; pivots lost to rounding give zero."""
-    depth, eps = b.shape[1], torch.finfo(b.dtype).eps
-    table = torch.cat((a, b[:, :, None]), 2).permute(1, 2, 0).contiguous()  # (m, m + 1, R)
-    floor = eps * torch.stack([table[i, i] for i in range(depth)])
-    inverses: list[Tensor] = []
-    for i in range(depth):
-        pivot = table[i, i]
-        inverses.append(torch.where(pivot > floor[i], pivot.reciprocal(), 0.0))
-        if i + 1 < depth:
-            factor = table[i + 1 :, i] * inverses[i]
-            table = torch.cat((table[: i + 1], torch.addcmul(table[i + 1 :], factor[:, None], table[i], value=-1)))
-    g: list[Tensor] = []
-    for i in reversed(range(depth)):
-        known = table[i, depth]
-        for k, value in enumerate(g):
-            known = torch.addcmul(known, table[i, i + 1 + k], value, value=-1)
-        g.insert(0, known * inverses[i])
-    return torch.stack(g, 1)
