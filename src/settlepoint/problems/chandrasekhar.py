@@ -60,10 +60,12 @@ class Chandrasekhar(Family):
 
     def equation(self, batch: Batch) -> Equation:
         m, c, width = batch.parameters["m"], batch.parameters["c"], batch.x0.shape[1]
-        sizes = torch.unique(m)
-        kernel = torch.cat([_kernel(int(size), width) for size in sizes.tolist()], 1).mT.to(batch.x0)
-        share = torch.where(m[:, None] == sizes, c[:, None], 0.0)
-        return Equation(_Image(kernel), context=(share, _within(m, width)))
+        sizes = torch.unique(m).tolist()
+        kernels = tuple(_kernel(int(size), width).mT.to(batch.x0) for size in sizes)
+        chosen = tuple((m == size)[:, None] for size in sizes[1:])
+        if sizes == [width]:
+            return Equation(_Image(kernels[0]), context=(c[:, None],))
+        return Equation(_PaddedImage(kernels), context=(c[:, None], _within(m, width), *chosen))
 
     def reference(self, batch: Batch) -> Tensor:  # (n, m)
         """The solution that iteration from 1 finds (H >= 1, the smallest one), to 1e-10 as in `Family.reference`.
@@ -91,13 +93,27 @@ def _kernel(m: int, width: int) -> Tensor:  # (width, width)
 
 @dataclass(frozen=True, eq=False)
 class _Image:
-    """P for rows of several sizes.
-
-    kernel: (k * width, width), the transposed A_c / c of every size. share: (R, k), c in the column of the row's size.
-    """
+    """P for rows of one size: kernel (m, m) is the transposed A_c / c, c (R, 1) context."""
 
     kernel: Tensor
 
-    def __call__(self, x: Tensor, share: Tensor, within: Tensor) -> Tensor:
-        placed = (share[:, :, None] * x[:, None]).flatten(1)
-        return torch.where(within, 1 / (1 - placed @ self.kernel), x)
+    def __call__(self, x: Tensor, c: Tensor) -> Tensor:
+        return 1 / (1 - c * (x @ self.kernel))
+
+
+@dataclass(frozen=True, eq=False)
+class _PaddedImage:
+    """P for rows of several sizes, padded to the largest.
+
+    kernels: the transposed A_c / c of every size. chosen: (R, 1), the rows of each size but the first. All kernels are
+    applied to all rows, a plain product each: for two sizes, 702 rows, 12 starts and 12 tangents this takes 30 ms where
+    one matrix a row takes 215 ms.
+    """
+
+    kernels: tuple[Tensor, ...]
+
+    def __call__(self, x: Tensor, c: Tensor, within: Tensor, *chosen: Tensor) -> Tensor:
+        y = x @ self.kernels[0]
+        for kernel, rows in zip(self.kernels[1:], chosen, strict=True):
+            y = torch.where(rows, x @ kernel, y)
+        return torch.where(within, 1 / (1 - c * y), x)
