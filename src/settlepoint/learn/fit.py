@@ -61,55 +61,58 @@ def fit(
     if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
         raise ValueError(f"iterations must be an integer >= 1, got {iterations!r}")
     batch = samples if isinstance(samples, Batch) else family.sample(samples, _generator(seed, 0))
-    train, test = batch.split()
     objective = _objective(family, solver, weight)
     if certify_interval is not None:
         from settlepoint.learn.minimax import fit_certified  # it trains by calling fit itself
 
         options = {"trainer": trainer, "penalty": penalty, "seed": seed, "progress": progress}
         return fit_certified(solver, family, iterations, objective, batch, certify_interval, options)
-    model = Weights(solver)
-    task, held = objective.prepare(family, train, iterations), objective.prepare(family, test, iterations)
-    trainer = LevenbergMarquardt() if trainer is None else trainer
+    model = Model(solver, objective, iterations, penalty)
+    with torch.enable_grad():  # steps must not write in place under the transforms of torch.func
+        return _trained(model, family, batch, trainer or LevenbergMarquardt(), seed, progress or _silent)
+
+
+def _trained(model: Model, family: Family, batch: Batch, trainer: Trainer, seed: int, report: Report) -> Fit:
+    train, test = (model.objective.prepare(family, part, model.iterations) for part in batch.split())
     starts = trainer.scattered(model.theta, _generator(seed, 1))
-    done = trainer.train(model.errors(objective, task, iterations, penalty), starts, progress or _silent)
+    done = trainer.train(model.errors(train), starts, report)
     best = int(done.loss.argmin())
     if not bool(torch.isfinite(done.loss[best])):
         raise ValueError(
             f"all {len(starts)} starts of the training gave losses that are not finite; try fewer iterations than "
-            f"{iterations}, or a smaller spread of the starts"
+            f"{model.iterations}, or a smaller spread of the starts"
         )
-    with torch.no_grad():
-        test_loss = float(model.errors(objective, held, iterations, None)(done.theta[best]).square().sum())
-    return Fit(model.solved(done.theta[best]), float(done.loss[best]), test_loss, done.loss, done.history)
+    solver = model.solved(done.theta[best])
+    held = Model(solver, model.objective, model.iterations)
+    test_loss = float(held.errors(test)(held.theta).detach().square().sum())
+    return Fit(solver, float(done.loss[best]), test_loss, done.loss.detach(), done.history)
 
 
-class Weights:
-    """The trainable weights of a solver as one vector theta (p,), and the solver as a function of them."""
+class Model:
+    """The trainable weights of a solver as one vector theta (p,), and the errors as a function of them."""
 
-    def __init__(self, solver: Solver):
-        self.solver = solver
-        self.names = [name for name, p in solver.named_parameters() if p.requires_grad and p.numel()]
-        if not self.names:
+    def __init__(self, solver: Solver, objective: Objective, iterations: int, penalty: Penalty | None = None):
+        self.solver, self.objective, self.iterations, self.penalty = solver, objective, iterations, penalty
+        parameters = {name: p for name, p in solver.named_parameters() if p.requires_grad and p.numel()}
+        if not parameters:
             raise ValueError(f"solver must have trainable weights, {solver!r} has none")
-        parameters = dict(solver.named_parameters())
-        self.shapes = [parameters[name].shape for name in self.names]
-        self.theta = torch.cat([parameters[name].detach().double().flatten() for name in self.names])
+        self.shapes = {name: p.shape for name, p in parameters.items()}
+        self.theta = torch.cat([p.detach().double().flatten() for p in parameters.values()])
 
-    def errors(self, objective: Objective, task: Task, iterations: int, penalty: Penalty | None) -> Errors:
+    def errors(self, task: Task) -> Errors:
         """The objective's errors, and the penalty's, as a function of theta."""
         call = _Call(self.solver)
 
         def errors(theta: Tensor) -> Tensor:
-            parts = {f"solver.{k}": v for k, v in self.parts(theta).items()}
-            return torch.func.functional_call(call, parts, (objective, task, iterations, penalty))
+            parts = {f"solver.{name}": part for name, part in self.parts(theta).items()}
+            return torch.func.functional_call(call, parts, (self.objective, task, self.iterations, self.penalty))
 
         return errors
 
     def parts(self, theta: Tensor) -> dict[str, Tensor]:
         """theta cut into the parameters of the solver."""
-        pieces = theta.split([shape.numel() for shape in self.shapes])
-        return {name: p.reshape(shape) for name, p, shape in zip(self.names, pieces, self.shapes, strict=True)}
+        pieces = theta.split([shape.numel() for shape in self.shapes.values()])
+        return {name: p.reshape(shape) for (name, shape), p in zip(self.shapes.items(), pieces, strict=True)}
 
     def solved(self, theta: Tensor) -> Solver:
         """A copy of the solver with these weights."""

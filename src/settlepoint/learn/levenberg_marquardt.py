@@ -25,11 +25,11 @@ class LevenbergMarquardt(Trainer):
     """
 
     starts: int = 12
-    iterations: int = 200
+    iterations: int = 100
     spread: float = 0.5
-    gain: float = 1e-6
-    keep: float = 1.0
-    trial: int = 10
+    gain: float = 1e-4
+    keep: float = 0.5
+    trial: int = 15
     jacobian: str = "forward"
 
     def __post_init__(self):
@@ -131,7 +131,7 @@ def _system(errors: Errors, theta: Tensor, jacobian: str) -> tuple[Tensor, Tenso
 
     def one(t: Tensor) -> tuple[Tensor, Tensor]:
         basis = torch.eye(len(t), dtype=t.dtype, device=t.device)
-        e, columns = torch.func.vmap(lambda v: torch.func.jvp(errors, (t,), (v,)))(basis)
+        e, columns = torch.func.vmap(lambda v: torch.func.jvp(errors, (t,), (v,)))(basis)[:2]
         return columns @ columns.mT, columns @ e[0]
 
     return torch.func.vmap(one)(theta)

@@ -5,6 +5,7 @@ from settlepoint.solvers.anderson import Anderson
 from settlepoint.solvers.auto import Auto
 from settlepoint.solvers.broyden import Broyden
 from settlepoint.solvers.chebyshev import Chebyshev
+from settlepoint.solvers.first_step import FirstStep
 from settlepoint.solvers.halpern import Halpern
 from settlepoint.solvers.mann import Mann
 from settlepoint.solvers.newton_krylov import NewtonKrylov
@@ -20,6 +21,7 @@ __all__ = [
     "Auto",
     "Broyden",
     "Chebyshev",
+    "FirstStep",
     "Halpern",
     "Mann",
     "NewtonKrylov",
