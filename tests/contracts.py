@@ -19,6 +19,7 @@ from torch import Tensor
 
 import settlepoint
 from settlepoint import (
+    R2N2,
     Aitken,
     Anderson,
     Auto,
@@ -26,6 +27,7 @@ from settlepoint import (
     Chebyshev,
     Checkpointed,
     Equation,
+    FirstStep,
     FixedSteps,
     Halpern,
     Implicit,
@@ -86,8 +88,15 @@ SOLVERS = (
     Promise(lambda: NewtonKrylov(inner=2), 60),
     Promise(lambda: NewtonKrylov(), 60, low=-3.0, high=0.9),
     Promise(lambda: Safeguarded(Anderson(), Picard()), 60),
-    Promise(lambda: Safeguarded(NewtonKrylov(inner=2), Anderson()), 60),
+    Promise(lambda: Safeguarded(NewtonKrylov(inner=2), Anderson()), 60, host=True),  # reads whose rows to evaluate
     Promise(lambda: Auto(), 220, host=True),
+    Promise(lambda: R2N2(3), 220),
+    Promise(lambda: R2N2(2, "forward_difference", epsilon=0.5, theta=[1, 2, 1]), 220),  # small ones amplify rounding
+    Promise(lambda: R2N2(2, "jvp", per_iteration=2, theta=[1, 2, 1, 1.9, 0.9]), 220),
+    Promise(lambda: R2N2(2, carry=1, theta=[1, 1, 1, 0.1, 0.05]), 260),
+    Promise(lambda: R2N2(3, output="least_squares"), 90),
+    Promise(lambda: R2N2(1, output="least_squares", per_iteration=2, carry=2), 90),
+    Promise(lambda: FirstStep(Anderson(), 1, coefficients=[0.0, 3.0, 0.1], low=[-3.0, -3.0], high=[3.0, 3.0]), 62),
 )
 
 
@@ -243,7 +252,7 @@ class SolverContract:
                 for _ in range(5):
                     x, state, _ = solver.step(eq, x, residual, state)
                     residual = eq.flat(x) - x
-                ends.append(x)
+                ends.append(x.detach())
         assert float((ends[0] - ends[1]).abs().max()) <= 1e-12 * float(ends[0].abs().max())
 
     def test_state_leads_with_rows(self, promise: Promise, generator):

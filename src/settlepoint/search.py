@@ -207,8 +207,10 @@ class Search:
         index = torch.from_numpy(order).to(device)
         stack = lambda parts: torch.cat(parts).index_select(0, index)  # noqa: E731
         evals = whole("evals", torch.int64)
-        if done and done[0].extra is not None:
-            evals = evals + stack([d.extra for d in done])
+        if any(d.extra is not None for d in done):
+            evals = evals + stack(
+                [torch.zeros_like(d.value[:, 0]).long() if d.extra is None else d.extra for d in done]
+            )
         drift = [d.value.detach() * torch.nan if d.drift is None else d.drift for d in done]
         moved = any(d.drift is not None for d in done)
         return Outcome(

@@ -69,7 +69,8 @@ class FirstStep(Solver):
         terms = len(monomials(len(low), degree)) if len(low) else 0
         if len(coefficients) != terms:
             raise ValueError(f"coefficients must hold {terms} numbers for {len(low)} inputs, got {len(coefficients)}")
-        self.solver, self.degree, self.context, self.recovery = solver, degree, bool(context), 1 + solver.recovery
+        self.solver, self.degree, self.context = solver, degree, bool(context)
+        self.recovery, self.calls = 1 + solver.recovery, solver.calls
         self.coefficients = nn.Parameter(torch.as_tensor(coefficients, dtype=torch.float64).clone())
         self.register_buffer("low", torch.as_tensor(low, dtype=torch.float64).clone())
         self.register_buffer("high", torch.as_tensor(high, dtype=torch.float64).clone())
@@ -117,8 +118,9 @@ def inputs(eq: Equation, z: Tensor, r: Tensor, context: bool) -> list[Tensor]:  
     size = p.abs()
     total = size.sum(1, keepdim=True)
     mean = (p * size).sum(1, keepdim=True) / torch.where(total > 0, total, 1.0)
-    numbers = [c for c in eq.context if isinstance(c, Tensor) and c.shape == z.shape[:1] and c.is_floating_point()]
-    return [p, mean, *(c[:, None].to(z.dtype) for c in numbers if context)]
+    shapes = (z.shape[:1], (len(z), 1))
+    numbers = [c for c in eq.context if isinstance(c, Tensor) and c.shape in shapes and c.is_floating_point()]
+    return [p, mean, *(c.reshape(-1, 1).to(z.dtype) for c in numbers if context)]
 
 
 def monomials(count: int, degree: int) -> list[tuple[int, ...]]:

@@ -49,7 +49,7 @@ class NewtonKrylov(Solver):
         if restart < inner:
             raise ValueError(f"restart must be at least inner, got restart={restart}, inner={inner}")
         self.inner, self.restart, self.halvings = inner, restart, halvings
-        self.recovery = halvings
+        self.recovery, self.calls = halvings, inner
 
     def extra_repr(self) -> str:
         return f"inner={self.inner}, restart={self.restart}, halvings={self.halvings}"

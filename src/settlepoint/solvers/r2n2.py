@@ -77,7 +77,7 @@ class R2N2(Solver):
         _check_choice("output", output, OUTPUTS)
         if epsilon is not None and not epsilon > 0:
             raise ValueError(f"epsilon must be > 0, got {epsilon}")
-        self.stages, self.layer, self.per_iteration = stages, layer, per_iteration
+        self.stages, self.calls, self.layer, self.per_iteration = stages, stages - 1, layer, per_iteration
         self.output_layer, self.carry, self.epsilon, self.preconditioner = output, carry, epsilon, preconditioner
         inner, weights, memory = self._untrained()
         self.inner, self.output, self.memory = nn.Parameter(inner), nn.Parameter(weights), nn.Parameter(memory)
@@ -146,7 +146,7 @@ class R2N2(Solver):
         known = _Known(eq, z, self._conditioned(r), h)
         stepped = self._weighted if self.output_layer == "weights" else self._minimised
         moved, state = stepped(known, r, state, self._output(state).to(z.dtype))
-        return moved, state, self.stages - 1
+        return moved, state, self.calls
 
     def _weighted(self, at: "_Known", r: Tensor, state: R2N2State, output: Tensor) -> tuple[Tensor, R2N2State]:
         """The step by output weights."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from settlepoint.equation import Equation
-from settlepoint.solvers.solver import Solver, State, rowwise
+from settlepoint.solvers.solver import Solver, State, gather_state, rowwise, scatter_state, select_state
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,11 @@ class Safeguarded(Solver):
     """Steps of `primary` while they help, steps of `fallback` from the best iterate on once they do not.
 
     A row loses trust in its primary for good when its true residual exceeds growth times its best, is not finite, has
-    not improved for `patience` steps, or when the primary proposes a step that is not finite. The fallback watches from
-    the start, so that it takes over with its memory filled. Costs no evaluation of its own.
+    not improved for `patience` steps, or when the primary proposes a step that is not finite; it goes on from its best
+    iterate. A fallback without calls of its own watches from the start, so that it takes over with its memory filled.
+
+    Costs no evaluation of its own. Where a step of one of the two makes calls (learned solvers of several stages,
+    Newton-Krylov), the host reads once a step which rows are whose, and only those rows are evaluated.
     """
 
     def __init__(self, primary: Solver, fallback: Solver, growth: float = 2.0, patience: int = 5):
@@ -49,7 +52,7 @@ class Safeguarded(Solver):
         if isinstance(patience, bool) or not isinstance(patience, int) or patience < 1:
             raise ValueError(f"patience must be an integer >= 1, got {patience!r}")
         self.primary, self.fallback, self.growth, self.patience = primary, fallback, growth, patience
-        self.recovery = 1 + fallback.recovery
+        self.recovery, self.calls = 1 + fallback.recovery, primary.calls + fallback.calls
 
     def extra_repr(self) -> str:
         return f"{self.primary!r}, {self.fallback!r}, growth={self.growth}, patience={self.patience}"
@@ -69,11 +72,33 @@ class Safeguarded(Solver):
         best_z, best_r = z.where(rowwise(better, z), state.z), r.where(rowwise(better, r), state.r)
         back = rowwise(failed, z)
         here, residual = best_z.where(back, z), best_r.where(back, r)
-        first, primary, extra = self.primary.step(eq, here, residual, state.primary)
-        second, fallback, more = self.fallback.step(eq, here, residual, state.fallback)
-        trusted = state.trusted & ~failed & torch.isfinite(first).all(1)
+        trusted = state.trusted & ~failed
+        watched = state.fallback
+        if self.fallback.calls:  # has not watched: begins where it takes over
+            watched = select_state(failed, self.fallback.init(eq, here, residual), watched)
+        first, primary, extra = _stepped(self.primary, eq, here, residual, state.primary, trusted)
+        second, fallback, more = _stepped(self.fallback, eq, here, residual, watched, ~trusted)
+        trusted = trusted & torch.isfinite(first).all(1)
         new = SafeguardedState(
             primary, fallback, best_z, best_r, torch.where(better, norm, state.norm), trusted, idle,
             primary.notes + fallback.notes,
         )  # fmt: skip
         return first.where(rowwise(trusted, z), second), new, extra + more
+
+
+def _stepped(
+    solver: Solver, eq: Equation, z: Tensor, r: Tensor, state, wanted: Tensor
+) -> tuple[Tensor, State, int | Tensor]:
+    """A step of solver in the wanted rows at least; z elsewhere. Only those are evaluated where that costs calls."""
+    if not solver.calls or not eq.selectable:
+        return solver.step(eq, z, r, state)
+    index = wanted.nonzero()[:, 0]
+    if len(index) == len(z):
+        return solver.step(eq, z, r, state)
+    none = torch.zeros(len(z), dtype=torch.int64, device=z.device)
+    if not len(index):
+        return z, state, none
+    part = gather_state(state, index)
+    moved, next_part, extra = solver.step(eq.rows(index), z.index_select(0, index), r.index_select(0, index), part)
+    spent = extra if isinstance(extra, Tensor) else none.new_full((len(index),), extra)
+    return z.index_copy(0, index, moved), scatter_state(state, index, next_part), none.index_copy(0, index, spent)  # pyright: ignore[reportReturnType]

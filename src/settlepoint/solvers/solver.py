@@ -36,10 +36,11 @@ class Solver(nn.Module, ABC):
     overwritten; under grad it must be left alone. z and r are never overwritten.
 
     recovery: consecutive looks at a non-finite or far grown residual that the solver may use to step back from it,
-    before the driver gives the row up. 0 for most.
+    before the driver gives the row up. 0 for most. calls: operator calls a step makes beyond the driver's; 0 for most.
     """
 
     recovery: int = 0
+    calls: int = 0
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.extra_repr()})"
@@ -83,6 +84,18 @@ def map_state(function: Callable[[Tensor], Tensor], state):
 def gather_state(state, index: Tensor):
     """The state of the rows in index alone."""
     return map_state(lambda t: t.index_select(0, index) if t.ndim else t, state)
+
+
+def scatter_state(state, index: Tensor, part):
+    """state with the rows in index replaced by those of part, another state of the solver; what is shared from part."""
+    if isinstance(state, Tensor):
+        return state.index_copy(0, index, part) if state.ndim else part
+    if isinstance(state, tuple):
+        return tuple(scatter_state(a, index, b) for a, b in zip(state, part, strict=True))
+    if is_dataclass(state) and not isinstance(state, type):
+        joined = {f.name: scatter_state(getattr(state, f.name), index, getattr(part, f.name)) for f in fields(state)}
+        return replace(state, **joined)
+    return part
 
 
 def clone_state(state):
