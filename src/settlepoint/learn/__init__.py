@@ -9,10 +9,12 @@ from settlepoint.learn.minimax import certified_rate, minimax, polynomial
 from settlepoint.learn.objective import Digits, Objective, Residuals, Trajectories
 from settlepoint.learn.penalties import order_conditions
 from settlepoint.learn.trainer import Trainer
+from settlepoint.learn.tune import Budget, Tuned, tune
 
 __all__ = [
     "LBFGS",
     "Adam",
+    "Budget",
     "Digits",
     "Fit",
     "LeastSquares",
@@ -22,6 +24,7 @@ __all__ = [
     "SolverFileError",
     "Trainer",
     "Trajectories",
+    "Tuned",
     "certified_rate",
     "evidence",
     "fit",
@@ -30,4 +33,5 @@ __all__ = [
     "order_conditions",
     "polynomial",
     "save",
+    "tune",
 ]

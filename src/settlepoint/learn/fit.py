@@ -60,7 +60,7 @@ def fit(
     """
     if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
         raise ValueError(f"iterations must be an integer >= 1, got {iterations!r}")
-    batch = samples if isinstance(samples, Batch) else family.sample(samples, _generator(seed, 0))
+    batch = samples if isinstance(samples, Batch) else family.sample(samples, generator(seed, 0))
     objective = _objective(family, solver, weight)
     if certify_interval is not None:
         from settlepoint.learn.minimax import fit_certified  # it trains by calling fit itself
@@ -74,7 +74,7 @@ def fit(
 
 def _trained(model: Model, family: Family, batch: Batch, trainer: Trainer, seed: int, report: Report) -> Fit:
     train, test = (model.objective.prepare(family, part, model.iterations) for part in batch.split())
-    starts = trainer.scattered(model.theta, _generator(seed, 1))
+    starts = trainer.scattered(model.theta, generator(seed, 1))
     done = trainer.train(model.errors(train), starts, report)
     best = int(done.loss.argmin())
     if not bool(torch.isfinite(done.loss[best])):
@@ -150,7 +150,8 @@ def _stages(solver: Solver) -> int:
     return found[0].stages if found else 1
 
 
-def _generator(seed: int, stream: int) -> torch.Generator:
+def generator(seed: int, stream: int) -> torch.Generator:
+    """A generator for one of the streams of random numbers that a seed stands for."""
     return torch.Generator().manual_seed(1_000_003 * seed + stream)
 
 

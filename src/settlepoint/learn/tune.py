@@ -1,0 +1,223 @@
+"""tune: the cheapest solver for a class of problems, learned or classical, with evidence and a guard."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+
+from settlepoint.learn.fit import generator
+from settlepoint.learn.guard import calls, cost, guarded
+from settlepoint.learn.levenberg_marquardt import LevenbergMarquardt
+from settlepoint.learn.race import Contender, Entry, race
+from settlepoint.learn.structures import Lesson, Structure, classical, finite_solutions, structures
+from settlepoint.problems import Family
+from settlepoint.solve import solve
+from settlepoint.solvers.solver import Solver
+from settlepoint.stop import Tolerance
+
+Report = Callable[[str, int, int], None]  # what is at work, how many are done, of how many
+
+_WORTH = 0.97  # a learned solver must cost at most this share of the best classical one
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What tune may spend.
+
+    evaluations: of one problem before a solver counts as failing on it. seconds: for training; looked at between
+    contenders only, what was left out is recorded; None for no limit. training, validation, held_out: numbers of
+    problems: weights are fitted on the first, choices made on the second, and the evidence comes from the third.
+    """
+
+    evaluations: int = 300
+    seconds: float | None = None
+    training: int = 500
+    validation: int = 200
+    held_out: int = 500
+
+    def __post_init__(self):
+        for name in ("evaluations", "training", "validation", "held_out"):
+            value, least = getattr(self, name), 20 if name == "training" else 2
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+        if self.seconds is not None and not self.seconds >= 0:
+            raise ValueError(f"seconds must be >= 0 or None, got {self.seconds}")
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """solver: the winner, ready for `solve`. name: of the winner. worth: whether something learned won.
+
+    verdict: one sentence. table: a dict a contender, on held-out problems, best first. evidence: all of it as JSON, for
+    `learn.save`.
+    """
+
+    solver: Solver
+    name: str
+    worth: bool
+    verdict: str
+    table: list[dict[str, Any]]
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+
+def tune(
+    family: Family,
+    budget: Budget | int | None = None,
+    tolerance: float = 1e-8,
+    *,
+    seed: int = 0,
+    by: str = "evaluations",
+    trainer: LevenbergMarquardt | None = None,
+    progress: Report | None = None,
+) -> Tuned:
+    """Races classical and learned solvers on problems of the family and returns the cheapest, guarded.
+
+    tolerance: on |P(x) - x|, absolute, in the norm of the space; for families of form "rhs" see `tune_steps`.
+    budget: a Budget, or evaluations a problem may take. by: "evaluations" or "seconds". trainer: what trains the
+    structures in the end. All but times repeats exactly under one seed, with by="evaluations" and no budget of seconds.
+
+    The winner is Safeguarded(learned, runner-up), the runner-up the best classical solver on the validation problems;
+    or the runner-up itself where nothing learned is cheaper on the held-out ones.
+    """
+    budget = (
+        Budget(evaluations=budget) if isinstance(budget, int) and not isinstance(budget, bool) else budget or Budget()
+    )
+    if not isinstance(budget, Budget):
+        raise TypeError(f"budget must be a Budget, an integer or None, got {type(budget).__name__}")
+    if not (math.isfinite(tolerance) and tolerance > 0):
+        raise ValueError(f"tolerance must be a finite number > 0, got {tolerance}")
+    if by not in ("evaluations", "seconds"):
+        raise ValueError(f"by must be 'evaluations' or 'seconds', got {by!r}")
+    if family.form == "rhs":
+        from settlepoint.learn.tune_steps import tune_steps
+
+        return tune_steps(family, budget, tolerance, seed=seed, trainer=trainer, progress=progress)
+    stop = Tolerance(atol=tolerance, max_steps=budget.evaluations)
+    contest = _Contest(
+        family, budget, stop, seed, by, trainer or LevenbergMarquardt(iterations=60), progress or _silent
+    )
+    return contest.decided()
+
+
+class _Contest:
+    """One run of tune: the problems, what has been tried, and how long it took."""
+
+    def __init__(self, family: Family, budget: Budget, stop: Tolerance, seed: int, by: str, trainer, report: Report):
+        self.family, self.budget, self.stop, self.seed, self.by = family, budget, stop, seed, by
+        self.trainer, self.report, self.begun = trainer, report, time.monotonic()
+        sizes = (budget.training, budget.validation, budget.held_out)
+        parts = (family.sample(n, generator(seed, 10 + i)) for i, n in enumerate(sizes))
+        self.training, self.validation, self.held_out = parts
+        self.left_out: list[str] = []
+        self.trained: dict[str, int] = {}
+
+    def decided(self) -> Tuned:
+        """The whole contest."""
+        known = classical(self.family)
+        self.report("classical solvers", 0, 1)
+        entries = race(known, self.family, self.validation, self.stop)
+        runner_up = min(entries, key=lambda e: e.score(self.by))
+        finalists = self._learned(runner_up)
+        if not finalists:
+            return self._summed_up([*known], runner_up, None, {})
+        winner, bound = guarded(finalists[0].contender, runner_up, self.family, self.validation, self.stop)
+        learned = [e.contender for e in finalists]
+        return self._summed_up([*known, *learned, winner], runner_up, winner, bound.row(), finalists[0].contender)
+
+    def _lesson(self, runner_up: Entry) -> Lesson:
+        solver, stop = runner_up.contender.solver, replace(self.stop, atol=0.01 * self.stop.atol)
+        with torch.no_grad():
+            found = solve(self.family.equation(self.training), self.training.x0, solver, stop)
+        assert isinstance(found.value, torch.Tensor)
+        near = found.residual <= self.stop.atol
+        known = finite_solutions(found.value, near)
+        return Lesson(
+            self.family, self.training, known, self.stop.atol, solver, runner_up.mean, self.trainer, self.seed
+        )  # fmt: skip
+
+    def _learned(self, runner_up: Entry) -> list[Entry]:
+        """Successive halving: glimpses of all structures, and more training for the better half each time."""
+        lesson = self._lesson(runner_up)
+        field: list[tuple[Structure, Contender]] = []
+        for structure in structures():
+            field.append((structure, Contender(structure.name, lesson.runner_up, "learned")))
+        entries: list[Entry] = []
+        for level, keep in enumerate((6, 3, 3)):
+            field = self._level(lesson, level, field)
+            entries = race([c for _, c in field], self.family, self.validation, self.stop) if field else []
+            order = sorted(range(len(field)), key=lambda i: entries[i].score(self.by))[:keep]
+            field, entries = [field[i] for i in order], [entries[i] for i in order]
+        return entries
+
+    def _level(self, lesson: Lesson, level: int, field: list[tuple[Structure, Contender]]):
+        """Every structure of the field trained at that level, while the seconds last."""
+        made = []
+        for k, (structure, contender) in enumerate(field):
+            self.report(f"training {structure.name}, level {level + 1} of 3", k, len(field))
+            if self.budget.seconds is not None and time.monotonic() - self.begun > self.budget.seconds:
+                self.left_out.append(f"{structure.name}, level {level + 1}")
+                if level:
+                    made.append((structure, contender))
+                continue
+            begin = time.process_time()
+            try:
+                start = contender.solver if level else structure.begin(lesson)
+                solver = structure.train(lesson, level, start)
+            except (ValueError, RuntimeError) as error:
+                self.left_out.append(f"{structure.name}: {str(error)[:200]}")
+                continue
+            spent = contender.training + time.process_time() - begin
+            made.append((structure, Contender(structure.name, solver, "learned", spent)))
+        return made
+
+    def _summed_up(
+        self, contenders: list[Contender], runner_up: Entry, winner: Contender | None, validated: dict, learned=None
+    ) -> Tuned:
+        """The evidence on held-out problems, and the verdict from it."""
+        self.report("held-out problems", 0, 1)
+        entries = race(contenders, self.family, self.held_out, self.stop)
+        by_name = {e.contender.name: e for e in entries}
+        classic = by_name[runner_up.contender.name]
+        best = None if winner is None else by_name[winner.name]
+        worth = best is not None and _cheaper(best, classic, self.by)
+        chosen = best if worth and best is not None else classic
+        table = [e.row() for e in sorted(entries, key=lambda e: e.score(self.by))]
+        verdict = _verdict(classic, best, worth, self.by)
+        evidence = {
+            "family": self.family.settings(), "tolerance": self.stop.atol, "budget": asdict(self.budget),
+            "seed": self.seed, "by": self.by, "winner": chosen.contender.name, "worth": worth, "verdict": verdict,
+            "runner_up": runner_up.contender.name, "table": table, "left_out": self.left_out,
+            "torch": torch.__version__, "guard_on_validation": validated,
+        }  # fmt: skip
+        if best is not None and learned is not None:
+            evidence["guard_on_held_out"] = cost(best.evals, classic.evals, calls(learned.solver)).row()
+        return Tuned(chosen.contender.solver, chosen.contender.name, worth, verdict, table, evidence)
+
+
+def _value(entry: Entry, by: str) -> float:
+    return entry.score(by)[1]
+
+
+def _cheaper(learned: Entry, classic: Entry, by: str) -> bool:
+    return learned.failures <= classic.failures and _value(learned, by) <= _WORTH * _value(classic, by)
+
+
+def _verdict(classic: Entry, best: Entry | None, worth: bool, by: str) -> str:
+    unit = "evaluations on average" if by == "evaluations" else "CPU seconds in all"
+    known = f"{classic.contender.name} takes {_value(classic, by):.3g} {unit}"
+    scope = f"on {len(classic.evals)} held-out problems, {classic.failures} of them unsolved"
+    if best is None:
+        return f"Nothing was learned: {known} {scope}."
+    found = f"{best.contender.name} takes {_value(best, by):.3g} {unit} ({best.failures} unsolved)"
+    if worth:
+        return f"Worth it: {found} where {known} {scope}."
+    return f"Not worth it: {found}, and {known} {scope}; the classical solver is returned."
+
+
+def _silent(what: str, done: int, of: int) -> None:
+    """No report."""
