@@ -9,7 +9,7 @@ from torch import Tensor
 
 from settlepoint.learn.race import Contender, Entry, run
 from settlepoint.problems import Batch, Family
-from settlepoint.solvers import Safeguarded
+from settlepoint.solvers import FirstStep, Safeguarded
 from settlepoint.solvers.solver import Solver
 from settlepoint.stop import Tolerance
 
@@ -47,9 +47,13 @@ def cost(guarded: Tensor, runner_up: Tensor, step: int) -> Cost:  # (n,), (n,): 
 def guarded(
     learned: Contender, runner_up: Entry, family: Family, batch: Batch, stop: Tolerance
 ) -> tuple[Contender, Cost]:
-    """Safeguarded(learned, runner-up) with the watch that keeps the bound best on these problems, and its cost there."""
+    """Safeguarded(learned, runner-up) with the watch that keeps the bound best here, and its cost here.
+
+    Among equals the strictest; the loosest for a first step before the runner-up itself, which goes back on its own.
+    """
     best: tuple[tuple[float, float, float], Contender, Cost] | None = None
-    for growth, patience in _SETTINGS:
+    alone = isinstance(learned.solver, FirstStep) and repr(learned.solver.solver) == repr(runner_up.contender.solver)
+    for growth, patience in reversed(_SETTINGS) if alone else _SETTINGS:
         solver = Safeguarded(learned.solver, runner_up.contender.solver, growth, patience)
         contender = Contender(f"guarded {learned.name}", solver, "learned", learned.training)
         entry = run(contender, family, batch, stop)

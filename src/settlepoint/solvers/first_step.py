@@ -89,10 +89,9 @@ class FirstStep(Solver):
         inner = state.inner
         if state.z is not None and state.r is not None:
             worse = state.jumped & ~(eq.norm(r) < eq.norm(state.r))
-            good = state.jumped & ~worse
             z, r = torch.where(rowwise(worse, z), state.z, z), torch.where(rowwise(worse, r), state.r, r)
             begun = self.solver.init(eq, z, r)
-            inner = select_state(good | worse, begun, inner)
+            inner = select_state(~state.jumped, inner, begun)  # rows that did not jump go on exactly as without
         moved, inner, extra = self.solver.step(eq, z, r, inner)
         return moved, FirstStepState(inner, state.jumped), extra
 

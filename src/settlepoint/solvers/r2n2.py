@@ -229,13 +229,14 @@ def combined(z: Tensor | None, vectors: list[Tensor], weights: Sequence[Tensor],
 
 
 def _mixed(at: _Known, moves: list[Tensor], changes: list[Tensor], b: Tensor) -> Tensor:
-    """z + b v - (S + b Y) g,  g = argmin |v - Y g|."""
+    """z + b h v - (S + b h Y) g,  g = argmin |v - Y g|."""
+    b = b if at.h is None else b * at.h
     moved = torch.addcmul(at.z, at.v, b)
     if not moves:
         return moved
     y = torch.stack(changes, 1)  # (R, m, W)
     g = least_squares(at.eq.gram(y, y), at.eq.gram(at.v[:, None], y)[:, 0])
-    return moved - (g[:, None] @ torch.addcmul(torch.stack(moves, 1), y, b))[:, 0]
+    return moved - (g[:, None] @ torch.addcmul(torch.stack(moves, 1), y, b if at.h is None else b[:, None]))[:, 0]
 
 
 def _check_count(name: str, value: int, least: int) -> None:
