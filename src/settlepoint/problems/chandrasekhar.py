@@ -21,6 +21,9 @@ class Chandrasekhar(Family):
     m: numbers of unknowns, c: albedos; the problems cycle through all pairs of them. mean, variance: of the normal
     starting points. Widths are padded to the largest m by entries that start at 0 and stay: their residual is 0, so
     that norms are those of the true size. parameters: c (n,), m (n,).
+
+    There are other solutions than the one of physics, which is the reference. Picard finds that one from starts around
+    1 and around 5; faster methods started around 5 may settle on another.
     """
 
     m: int | tuple[int, ...] = (10, 20)

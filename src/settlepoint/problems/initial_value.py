@@ -28,9 +28,7 @@ class InitialValueFamily(Family):
         """f(x), row by row."""
 
     def equation(self, batch: Batch) -> Equation:
-        if batch.h is None:
-            raise ValueError("batch must carry step sizes h, got None")
-        return Equation(_Step(self, tuple(batch.parameters)), context=(batch.h, *batch.parameters.values()))
+        return Equation(_Step(self, tuple(batch.parameters)), context=(_steps(batch), *batch.parameters.values()))
 
     def reference(self, batch: Batch) -> Tensor:  # (n, m)
         """x after one step of size h: `trajectory` to 1."""
@@ -52,9 +50,7 @@ class InitialValueFamily(Family):
         return path.to(batch.x0)
 
     def _integrated(self, batch: Batch, steps: int) -> Tensor | None:
-        if batch.h is None:
-            raise ValueError("batch must carry step sizes h, got None")
-        shape, h = batch.x0.shape, batch.h[:, None]
+        shape, h = batch.x0.shape, _steps(batch)[:, None]
 
         def slope(_: float, x: np.ndarray) -> np.ndarray:
             with torch.no_grad():
@@ -68,6 +64,16 @@ class InitialValueFamily(Family):
         if not found.success or not np.isfinite(found.y).all():
             return None
         return torch.from_numpy(found.y.T.copy()).reshape(steps, *shape).transpose(0, 1)
+
+
+def _steps(batch: Batch) -> Tensor:
+    h = batch.h
+    if h is None:
+        raise ValueError("h must hold one step size a row, got None")
+    wrong = h[~((h > 0) & torch.isfinite(h))]
+    if len(wrong):
+        raise ValueError(f"h must be positive and finite, got {wrong[0].item():g}")
+    return h
 
 
 @dataclass(frozen=True, eq=False)

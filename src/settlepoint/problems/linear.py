@@ -49,13 +49,18 @@ class LinearFamily(Family):
             raise ValueError(f"matrix must be one of A1 to A19 or a square matrix, got {self.matrix!r}")
         if self.frame is not None:
             object.__setattr__(self, "frame", as_tuples("frame", self.frame))
+        if not isinstance(self.shift, bool):
+            object.__setattr__(self, "shift", as_tuples("shift", [self.shift])[0])
         size = len(self.entries)
         if {len(row) for row in self.entries} != {size}:
             raise ValueError(f"matrix must be square, got rows of {[len(row) for row in self.entries]} entries")
         if not (0 <= self.spread < math.inf):
             raise ValueError(f"spread must be finite and >= 0, got {self.spread!r}")
         if len(self.centre) != size:
-            raise ValueError(f"shift must have {size} entries as the matrix has rows, got {len(self.centre)}")
+            raise ValueError(
+                f"shift must have {size} entries as the matrix has rows, got {len(self.centre)}; "
+                "True is the paper's b~, False is 0"
+            )
         _check_frame(self.frame, size)
 
     @property

@@ -7,7 +7,7 @@ continuation of A14, A16, A18 and of A15, A17, A19.
 
 Matrix = tuple[tuple[float, ...], ...]
 
-SHIFT = (2.48357, -0.691321, 3.238442, 7.615149, -1.170766)  # b~, N(0, 25) each
+SHIFT = (2.48357, -0.691321, 3.238442, 7.615149, -1.170766)  # b~
 
 MATRICES: dict[str, Matrix] = {
     "A1": (
