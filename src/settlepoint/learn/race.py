@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,13 +56,20 @@ class Entry:
         """Less is better: failures first."""
         return self.failures, self.mean if by == "evaluations" else self.seconds
 
-    def row(self) -> dict[str, float | int | str]:
+    def cumulative(self, most: int = 100) -> list[list[float]]:
+        """[evaluations, share of the problems solved with as many or fewer], ascending, at most so many points."""
+        counts, problems = self.evals[torch.isfinite(self.evals)].unique(return_counts=True)
+        share = problems.cumsum(0).double() / len(self.evals)
+        keep = torch.linspace(0, len(counts) - 1, min(most, len(counts))).round().long()
+        return torch.stack((counts[keep], share[keep]), 1).tolist()
+
+    def row(self) -> dict[str, Any]:
         """The entry as a line of a table."""
         return {
             "name": self.contender.name, "kind": self.contender.kind, "mean": self.mean,
             "median": self.quantile(0.5), "p90": self.quantile(0.9), "worst": self.quantile(1.0),
             "failures": self.failures, "problems": len(self.evals), "seconds": self.seconds,
-            "training_seconds": self.contender.training,
+            "training_seconds": self.contender.training, "cumulative": self.cumulative(),
             "note": "; ".join(n for n in (self.contender.note, self.note) if n),
         }  # fmt: skip
 
