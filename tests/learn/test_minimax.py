@@ -24,7 +24,7 @@ from settlepoint.solvers.tableaus import (
     richardson,
 )
 
-QUICK = LevenbergMarquardt(3, 20)
+QUICK = LevenbergMarquardt(2, 12)
 
 
 def scattered(generator: torch.Generator, stages: int, size: float = 0.5) -> R2N2:

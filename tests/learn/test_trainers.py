@@ -40,8 +40,8 @@ def scattered(trainer: Trainer, theta: list[float], seed: int = 0) -> Tensor:
 EVERY = [
     LevenbergMarquardt(4, 30),
     LevenbergMarquardt(4, 30, jacobian="difference"),
-    Adam(4, 200, 1e-2),
-    LBFGS(3, 60, 0.3),
+    Adam(4, 80, 2e-2),
+    LBFGS(3, 20, 0.3),
 ]
 
 
