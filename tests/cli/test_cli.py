@@ -208,7 +208,7 @@ def test_data_fetch_says_which_file_to_put_where(monkeypatch: pytest.MonkeyPatch
     result = settle("data", "fetch", "r2n2-matrices", "--data-dir", "d")
     assert result.exit_code == 3
     assert "put matrices.npz at d/r2n2/matrices.npz" in result.stderr
-    monkeypatch.setattr(cli.sets, "fetch", lambda folder, name: [])
+    monkeypatch.setattr("settlepoint.data.fetch", lambda folder, name: [])
     assert "is whole already" in settle("data", "fetch", "r2n2-matrices", "--data-dir", "d").stdout
     assert json.loads(settle("data", "fetch", "r2n2-matrices", "--data-dir", "d", "--json").stdout) == {"fetched": []}
 
@@ -219,4 +219,4 @@ def test_the_module_is_the_program() -> None:
 
 
 def test_the_package_registers_what_the_issue_names() -> None:
-    assert list(MODULES) == ["digits", "solvers", "pign-cora", "bench"]
+    assert {"digits", "solvers", "pign-cora", "bench"} <= set(MODULES)
