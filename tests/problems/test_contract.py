@@ -174,6 +174,16 @@ class TestEveryFamily:
         assert torch.allclose(image.to(DOUBLE), family.equation(batch).image(batch.x0), rtol=1e-4, atol=1e-4)
         assert family.reference(single).dtype == torch.float32
 
+    @pytest.mark.gpu
+    def test_equations_work_where_their_batch_is(self, case: Case) -> None:
+        family = case.make()
+        batch = sampled(family)
+        there = batch.to(device="cuda")
+        image = family.equation(there).image(there.x0)
+        assert image.device == there.x0.device
+        assert torch.allclose(image.cpu(), family.equation(batch).image(batch.x0), rtol=1e-12, atol=1e-13)
+        assert family.reference(there).device == there.x0.device
+
     def test_vmap_and_jvp(self, case: Case) -> None:
         family = case.make()
         batch = sampled(family)
