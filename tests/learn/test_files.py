@@ -297,7 +297,7 @@ LITERALS = (
 )
 
 
-@pytest.mark.parametrize("name", ["R2N2", "FirstStep", "Safeguarded", "Anderson", "Broyden", "Chebyshev", "Halpern"])
+@pytest.mark.parametrize("name", ["R2N2", "FirstStep", "Safeguarded", "Anderson", "Chebyshev"])
 def test_every_literal_in_every_place_builds_or_is_refused(path, name):
     """As first, second and third argument, and as theta: no other exception comes out."""
     start = {"FirstStep": "Picard(), ", "Safeguarded": "Picard(), "}.get(name, "")

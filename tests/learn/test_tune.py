@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from settlepoint import R2N2, Anderson, FixedSteps, NewtonKrylov, Picard, Safegu
 from settlepoint.learn import Budget, LevenbergMarquardt, load, save, tune
 from settlepoint.learn.guard import calls, cost, guarded
 from settlepoint.learn.race import Contender, Entry, race, run
-from settlepoint.learn.structures import classical
+from settlepoint.learn.structures import classical, structures
 from settlepoint.problems import Chandrasekhar, LinearFamily, from_callable
 
 SMALL = LinearFamily(((1.2, 0.5), (0.5, 1.0)), shift=False)
@@ -145,11 +146,15 @@ def without_times(table):
     return [{k: v for k, v in row.items() if k not in TIMES} for row in table]
 
 
-def test_all_but_times_repeats(tuned):
-    again = tune(SMALL, BUDGET, trainer=QUICK)
-    assert repr(again.solver) == repr(tuned[0].solver)
-    assert again.verdict == tuned[0].verdict
-    assert without_times(again.table) == without_times(tuned[0].table)
+def test_all_but_times_repeats(monkeypatch):
+    """Twice the same seed, with one structure of every kind; another seed draws other problems."""
+    few = [s for s in structures() if s.name in ("first step of degree 2", "learned mixing, depth 2", "R2N2(2)")]
+    monkeypatch.setattr(sys.modules["settlepoint.learn.tune"], "structures", lambda: few)
+    a, b, other = (tune(SMALL, BUDGET, trainer=QUICK, seed=seed) for seed in (3, 3, 4))
+    assert len(few) == 3
+    assert repr(a.solver) == repr(b.solver) != repr(other.solver)
+    assert a.verdict == b.verdict
+    assert without_times(a.table) == without_times(b.table)
 
 
 def test_the_table_can_be_measured_again(tuned):
@@ -263,10 +268,21 @@ def test_an_operator_that_raises_is_told_before_anything_is_raced():
 
 @pytest.mark.slow
 def test_chandrasekhar_meets_the_issue():
-    """Issue 3: median <= 7 evaluations to 1e-8, within the bound on 1,000 held-out problems, <= 1.1x on 95 %."""
-    found = tune(Chandrasekhar(c=(0.85, 0.875, 0.905, 0.935, 0.95, 0.99)), Budget(held_out=1000))
+    """Issue 3: median <= 7 evaluations to 1e-8; on problems it has not seen, starts and albedos beyond its family too,
+    within max(1.1x, one learned step) of the classical runner-up on each of 1,000, and within 1.1x on 95 %.
+    """
+    found = tune(Chandrasekhar())
+    assert isinstance(found.solver, Safeguarded)
     row = next(r for r in found.table if r["name"] == found.name)
     assert row["median"] <= 7
     assert row["failures"] == 0
-    assert found.evidence["guard_on_held_out"]["within"] == 1.0
-    assert found.evidence["guard_on_held_out"]["close"] >= 0.95
+    stop = Tolerance(1e-8, max_steps=300)
+    for family in (Chandrasekhar(), Chandrasekhar(mean=5.0), Chandrasekhar(c=0.99), Chandrasekhar(c=0.99, mean=5.0)):
+        problems = batch(1000, family)
+        classic, guarded_one = (
+            run(Contender("", s), family, problems, stop) for s in (found.solver.fallback, found.solver)
+        )
+        bound = cost(guarded_one.evals, classic.evals, calls(found.solver.primary))
+        assert guarded_one.failures == classic.failures == 0
+        assert bound.within == 1.0
+        assert bound.close >= 0.95
