@@ -6,7 +6,7 @@ from settlepoint.learn.gradient import LBFGS, Adam
 from settlepoint.learn.levenberg_marquardt import LevenbergMarquardt
 from settlepoint.learn.linear_output import LeastSquares
 from settlepoint.learn.minimax import certified_rate, minimax, polynomial
-from settlepoint.learn.objective import Digits, Objective, Residuals, Trajectories
+from settlepoint.learn.objective import Digits, Objective, Relative, Residuals, Trajectories
 from settlepoint.learn.penalties import order_conditions
 from settlepoint.learn.trainer import Trainer
 from settlepoint.learn.tune import Budget, Tuned, tune
@@ -20,6 +20,7 @@ __all__ = [
     "LeastSquares",
     "LevenbergMarquardt",
     "Objective",
+    "Relative",
     "Residuals",
     "SolverFileError",
     "Trainer",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +118,7 @@ def _argument(node: ast.AST, depth: int) -> Any:
 
 
 def _version() -> str:
-    from settlepoint import __version__  # the package imports this room
-
-    return __version__
+    return version("settlepoint")
 
 
 def _shapes(shapes: dict[str, Any]) -> str:

@@ -48,7 +48,7 @@ class Task:
     eq: Equation
     z: Tensor
     target: Tensor | None = None  # (R, K, W)
-    divisor: Tensor | None = None  # (R,)
+    divisor: Tensor | None = None  # (R,), or (R, number of looks)
 
 
 class Objective(ABC):
@@ -105,6 +105,41 @@ class Trajectories(Objective):
         weights = [self.weight(k) ** 0.5 for k in range(1, iterations + 1)]
         pairs = zip(weights, course.iterates, task.target.unbind(1), strict=True)
         return torch.cat([(w * scale * (x - exact)).flatten() for w, x, exact in pairs if w])
+
+
+@dataclass(frozen=True)
+class Relative(Objective):
+    """mean_i sum_{k in at} |x_ik - x*_ik|^2 / e_ik^2, with e_ik the error of the solver `peer` after as many steps.
+
+    For integrators over many steps: problems whose steps differ in size count alike, which powers of h do not achieve.
+    Where the peer is exact by chance, e is a third of what its errors are at that step size (a power of h
+    fitted to them).
+    """
+
+    peer: Solver
+    at: tuple[int, ...]
+
+    def prepare(self, family: Family, batch: Batch, iterations: int) -> Task:
+        task = Trajectories(0.0).prepare(family, batch, iterations)
+        assert task.target is not None
+        assert batch.h is not None
+        if not self.at or min(self.at) < 1 or max(self.at) > iterations:
+            raise ValueError(f"at must hold steps from 1 to {iterations}, got {self.at}")
+        with torch.no_grad():
+            course = rollout(self.peer, task.eq, task.z, iterations, check=False)
+        gaps = torch.stack([task.eq.norm(course.iterates[k - 1] - task.target[:, k - 1]) for k in self.at], 1)
+        powers = torch.stack((torch.ones_like(batch.h), batch.h.log()), 1)
+        usual = (powers @ torch.linalg.lstsq(powers, gaps.log(), driver="gelsd").solution).exp()
+        return Task(task.eq, task.z, task.target, torch.maximum(gaps, usual / 3))
+
+    def errors(self, solver: Solver, task: Task, iterations: int) -> Tensor:
+        assert task.target is not None
+        assert task.divisor is not None
+        course = rollout(solver, task.eq, task.z, iterations, check=False)
+        gaps = [
+            (course.iterates[k - 1] - task.target[:, k - 1]) / task.divisor[:, j, None] for j, k in enumerate(self.at)
+        ]
+        return torch.cat([gap.flatten() for gap in gaps]) / len(task.z) ** 0.5
 
 
 @dataclass(frozen=True)
