@@ -13,6 +13,8 @@ MODULES = {
     "digits": "settlepoint.experiments.digits",
     "solvers": "settlepoint.experiments.solvers",
     "pign-cora": "settlepoint.experiments.pign_cora",
+    "r2n2-nonlinear": "settlepoint.experiments.r2n2_nonlinear",
+    "r2n2-ivp": "settlepoint.experiments.r2n2_ivp",
     "bench": "settlepoint.experiments.bench",
 }
 """Experiment id to the module that holds it as EXPERIMENT. One line an experiment."""
