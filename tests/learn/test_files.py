@@ -322,3 +322,13 @@ def test_every_literal_in_every_place_builds_or_is_refused(path, name):
 )
 def test_wrong_shapes(path, tensors):
     refused(forged(path, tensors=tensors), r"must hold the weights inner \(3,\)")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(path, value):
+    refused(forged(path, tensors=weights() | {"inner": torch.full((3,), value, dtype=DOUBLE)}), "finite")
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+def test_weights_that_are_not_real_numbers(path, dtype):
+    refused(forged(path, tensors=weights() | {"inner": torch.ones(3, dtype=dtype)}), "floating dtype")

@@ -10,7 +10,7 @@ import torch
 from tests.cells import DOUBLE
 from torch import Tensor
 
-from settlepoint import Anderson, Equation, FirstStep, FixedSteps, Picard, Tolerance, solve
+from settlepoint import Anderson, Equation, FirstStep, FixedSteps, NewtonKrylov, Picard, Tolerance, solve
 from settlepoint.learn.first_guess import fit_first_step
 from settlepoint.problems import Chandrasekhar
 
@@ -61,7 +61,7 @@ def test_without_weights_it_is_the_solver(generator):
         assert torch.equal(end(eq, x0, FirstStep(Anderson(2)), k), end(eq, x0, Anderson(2), k))
 
 
-@pytest.mark.parametrize("solver", [Picard(), Anderson(2)], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("solver", [Picard(), Anderson(2), NewtonKrylov(inner=2)], ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("guess", [50.0, math.nan, math.inf], ids=str)
 def test_a_bad_step_costs_one_evaluation_at_most(generator, solver, guess):
     """Far away, or not finite: afterwards the iterates are those of the solver alone."""

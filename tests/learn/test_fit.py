@@ -199,7 +199,7 @@ def test_trains_what_lies_inside_another_solver():
             assert not torch.equal(p, found.solver.get_parameter(name)), name
 
 
-@pytest.mark.parametrize("inner", [R2N2(1, output="least_squares", carry=1)], ids=["mixing"])
+@pytest.mark.parametrize("inner", [R2N2(2), R2N2(1, output="least_squares", carry=1)], ids=["weights", "mixing"])
 def test_trains_a_guarded_solver(inner):
     """Safeguarded branches on rows, not on the host: it trains in one vectorised program too."""
     found = quick(Safeguarded(inner, Picard()), Chandrasekhar(m=5))

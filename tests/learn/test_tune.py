@@ -121,14 +121,16 @@ def test_a_guarded_solver_converges_wherever_the_runner_up_does(learned, fallbac
     family = Chandrasekhar(m=6)
     problems, stop = batch(20, family), Tolerance(1e-8, max_steps=80)
     runner_up = run(Contender("fallback", fallback), family, problems, stop)
-    contender, bound = guarded(Contender("learned", learned), runner_up, family, problems, stop)
-    found = run(contender, family, problems, stop)
-    assert isinstance(contender.solver, Safeguarded)
+    won, bound = guarded(Contender("learned", learned), runner_up, family, problems, stop)
+    solver = won.contender.solver
+    found = run(won.contender, family, problems, stop)
+    assert isinstance(solver, Safeguarded)
+    assert torch.equal(found.evals, won.evals)
     assert runner_up.failures == found.failures == 0
     assert cost(found.evals, runner_up.evals, calls(learned)) == bound
     with torch.no_grad():
         exact = solve(family.equation(problems), problems.x0, Anderson(5), Tolerance(1e-12)).require().value
-        value = solve(family.equation(problems), problems.x0, contender.solver, stop).require().value
+        value = solve(family.equation(problems), problems.x0, solver, stop).require().value
     assert float((value - exact).abs().max()) <= 1e-6  # pyright: ignore[reportOperatorIssue]
 
 
@@ -264,6 +266,16 @@ def test_an_operator_that_raises_is_told_before_anything_is_raced():
     sampler = lambda n, g: {"x0": torch.rand(n, 2, dtype=DOUBLE, generator=g)}  # noqa: E731
     with pytest.raises(ValueError, match=r"f must take x .* but raised OSError"):
         tune(from_callable(f, sampler), BUDGET)
+
+
+def test_a_family_that_nobody_solves():
+    """x = x + 1 + x^2 has no solution: no crash, everything fails, and nothing is claimed to be worth it."""
+    family = from_callable(
+        lambda x, p: x + 1 + x**2, lambda n, g: {"x0": torch.rand(n, 2, dtype=DOUBLE, generator=g)}
+    )  # fmt: skip
+    found = tune(family, Budget(evaluations=20, training=20, validation=5, held_out=5), trainer=QUICK)
+    assert found.worth is False
+    assert {r["failures"] for r in found.table} == {5}
 
 
 @pytest.mark.slow
