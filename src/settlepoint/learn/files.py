@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -52,6 +53,8 @@ def load(path: str | Path) -> Solver:
     found = {name: t.shape for name, t in tensors.items()}
     if wanted != found:
         raise SolverFileError(f"{path} must hold the weights {_shapes(wanted)}, got {_shapes(found)}")
+    if not all(t.is_floating_point() and bool(torch.isfinite(t).all()) for t in tensors.values()):
+        raise SolverFileError(f"{path} must hold finite weights of a floating dtype; tune or save it anew")
     solver.load_state_dict(tensors)
     return solver
 

@@ -44,14 +44,12 @@ def cost(guarded: Tensor, runner_up: Tensor, step: int) -> Cost:  # (n,), (n,): 
     )
 
 
-def guarded(
-    learned: Contender, runner_up: Entry, family: Family, batch: Batch, stop: Tolerance
-) -> tuple[Contender, Cost]:
-    """Safeguarded(learned, runner-up) with the watch that keeps the bound best here, and its cost here.
+def guarded(learned: Contender, runner_up: Entry, family: Family, batch: Batch, stop: Tolerance) -> tuple[Entry, Cost]:
+    """Safeguarded(learned, runner-up) with the watch that keeps the bound best here: its race here, and its cost.
 
     Among equals the strictest; the loosest for a first step before the runner-up itself, which goes back on its own.
     """
-    best: tuple[tuple[float, float, float], Contender, Cost] | None = None
+    best: tuple[tuple[float, float, float], Entry, Cost] | None = None
     alone = isinstance(learned.solver, FirstStep) and repr(learned.solver.solver) == repr(runner_up.contender.solver)
     for growth, patience in reversed(_SETTINGS) if alone else _SETTINGS:
         solver = Safeguarded(learned.solver, runner_up.contender.solver, growth, patience)
@@ -60,7 +58,7 @@ def guarded(
         found = cost(entry.evals, runner_up.evals, calls(learned.solver))
         rank = (entry.failures - found.within, -found.close, entry.mean)
         if best is None or rank < best[0]:
-            best = rank, contender, found
+            best = rank, entry, found
     assert best is not None
     return best[1], best[2]
 

@@ -128,6 +128,8 @@ class Relative(Objective):
         with torch.no_grad():
             course = rollout(self.peer, task.eq, task.z, iterations, check=False)
         gaps = torch.stack([task.eq.norm(course.iterates[k - 1] - task.target[:, k - 1]) for k in self.at], 1)
+        least = torch.finfo(gaps.dtype).eps * task.eq.norm(task.target[:, -1])[:, None]
+        gaps = torch.maximum(gaps, least.clamp(min=torch.finfo(gaps.dtype).tiny))
         powers = torch.stack((torch.ones_like(batch.h), batch.h.log()), 1)
         usual = (powers @ torch.linalg.lstsq(powers, gaps.log(), driver="gelsd").solution).exp()
         return Task(task.eq, task.z, task.target, torch.maximum(gaps, usual / 3))

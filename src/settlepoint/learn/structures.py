@@ -58,9 +58,17 @@ def classical(family: Family) -> list[Contender]:
 
 
 def short(solver: Solver) -> str:
-    """A name for tables: the class, and the first of its arguments."""
-    first = solver.extra_repr().split(",")[0].split("=")[-1]
-    return f"{type(solver).__name__}({first})"
+    """A name for tables: the class, and what tells it from its kin."""
+    kind = type(solver).__name__
+    match solver:
+        case Anderson():
+            return f"{kind}({solver.depth})"
+        case NewtonKrylov():
+            return f"{kind}({solver.inner})"
+        case Picard() if solver.damping:
+            return f"{kind}(damping={solver.damping})"
+        case _:
+            return kind
 
 
 def structures() -> list[Structure]:

@@ -82,7 +82,7 @@ def tune(
     structures in the end. All but times repeats exactly under one seed, with by="evaluations" and no budget of seconds.
 
     The winner is Safeguarded(learned, runner-up), the runner-up the best classical solver on the validation problems;
-    or the runner-up itself where nothing learned is cheaper on the held-out ones.
+    or the runner-up itself where nothing learned is cheaper there. Held-out problems are for the evidence alone.
     """
     budget = (
         Budget(evaluations=budget) if isinstance(budget, int) and not isinstance(budget, bool) else budget or Budget()
@@ -124,10 +124,11 @@ class _Contest:
         runner_up = _dependable(entries, self.by)
         finalists = self._learned(runner_up)
         if not finalists:
-            return self._summed_up([*known], runner_up, None, {})
-        winner, bound = guarded(finalists[0].contender, runner_up, self.family, self.validation, self.stop)
-        learned = [e.contender for e in finalists]
-        return self._summed_up([*known, *learned, winner], runner_up, winner, bound.row(), finalists[0].contender)
+            return self._summed_up([*known], runner_up, None, {}, 1)
+        best = finalists[0].contender
+        winner, bound = guarded(best, runner_up, self.family, self.validation, self.stop)
+        contenders = [*known, *(e.contender for e in finalists), winner.contender]
+        return self._summed_up(contenders, runner_up, winner, bound.row(), calls(best.solver))
 
     def _lesson(self, runner_up: Entry) -> Lesson:
         solver, stop = runner_up.contender.solver, replace(self.stop, atol=0.01 * self.stop.atol)
@@ -176,15 +177,15 @@ class _Contest:
         return made
 
     def _summed_up(
-        self, contenders: list[Contender], runner_up: Entry, winner: Contender | None, validated: dict, learned=None
+        self, contenders: list[Contender], runner_up: Entry, winner: Entry | None, validated: dict, step: int
     ) -> Tuned:
-        """The evidence on held-out problems, and the verdict from it."""
+        """The choice from the validation problems, and the evidence from the held-out ones."""
         self.report("held-out problems", 0, 1)
         entries = race(contenders, self.family, self.held_out, self.stop)
         by_name = {e.contender.name: e for e in entries}
         classic = by_name[runner_up.contender.name]
-        best = None if winner is None else by_name[winner.name]
-        worth = best is not None and _cheaper(best, classic, self.by)
+        best = None if winner is None else by_name[winner.contender.name]
+        worth = winner is not None and _cheaper(winner, runner_up, self.by)
         chosen = best if worth and best is not None else classic
         table = [e.row() for e in sorted(entries, key=lambda e: e.score(self.by))]
         verdict = _verdict(classic, best, worth, self.by)
@@ -194,8 +195,8 @@ class _Contest:
             "runner_up": runner_up.contender.name, "table": table, "left_out": self.left_out,
             "torch": torch.__version__, "guard_on_validation": validated,
         }  # fmt: skip
-        if best is not None and learned is not None:
-            evidence["guard_on_held_out"] = cost(best.evals, classic.evals, calls(learned.solver)).row()
+        if best is not None:
+            evidence["guard_on_held_out"] = cost(best.evals, classic.evals, step).row()
         return Tuned(chosen.contender.solver, chosen.contender.name, worth, verdict, table, evidence)
 
 
@@ -210,7 +211,9 @@ def _value(entry: Entry, by: str) -> float:
 
 
 def _cheaper(learned: Entry, classic: Entry, by: str) -> bool:
-    return learned.failures <= classic.failures and _value(learned, by) <= _WORTH * _value(classic, by)
+    """Whether the learned entry is worth it: something is solved, no less than by the other, and for less."""
+    some = learned.failures < len(learned.evals) and learned.failures <= classic.failures
+    return some and _value(learned, by) <= _WORTH * _value(classic, by)
 
 
 def _verdict(classic: Entry, best: Entry | None, worth: bool, by: str) -> str:

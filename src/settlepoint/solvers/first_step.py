@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from settlepoint.equation import Equation
-from settlepoint.solvers.solver import Solver, State, rowwise, select_state
+from settlepoint.solvers.solver import Solver, State, rowwise, select_state, stepped
 
 
 @dataclass(frozen=True)
@@ -97,17 +97,16 @@ class FirstStep(Solver):
 
     def _jump(self, eq: Equation, z: Tensor, r: Tensor, inner: State) -> tuple[Tensor, FirstStepState, int | Tensor]:
         """The learned step where it may be trusted, the solver's own elsewhere."""
-        moved, inner, extra = self.solver.step(eq, z, r, inner)
-        found = inputs(eq, z, r, self.context)
-        if not len(self.low) or len(found) != len(self.low):
-            return moved, FirstStepState(inner, torch.zeros_like(z[:, 0], dtype=torch.bool)), extra
-        settled = r == 0
-        low, high = self.low.to(z.dtype), self.high.to(z.dtype)
-        margin = 0.1 * (high - low)
-        inside = [(u >= a - m) & (u <= b + m) for u, a, b, m in zip(found, low, high, margin, strict=True)]
-        known = torch.stack([(i | settled).all(1) for i in inside]).all(0)
-        guess = torch.where(settled, z, polynomial_of(found, self.coefficients.to(z.dtype), low, high, self.degree))
-        jumped = known & torch.isfinite(guess).all(1)
+        found, settled, jumped = inputs(eq, z, r, self.context), r == 0, torch.zeros_like(z[:, 0], dtype=torch.bool)
+        guess = z
+        if len(self.low) and len(found) == len(self.low):
+            low, high = self.low.to(z.dtype), self.high.to(z.dtype)
+            margin = 0.1 * (high - low)
+            inside = [(u >= a - m) & (u <= b + m) for u, a, b, m in zip(found, low, high, margin, strict=True)]
+            known = torch.stack([(i | settled).all(1) for i in inside]).all(0)
+            guess = torch.where(settled, z, polynomial_of(found, self.coefficients.to(z.dtype), low, high, self.degree))
+            jumped = known & torch.isfinite(guess).all(1)
+        moved, inner, extra = stepped(self.solver, eq, z, r, inner, ~jumped)
         return torch.where(rowwise(jumped, z), guess, moved), FirstStepState(inner, jumped, z, r), extra
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from settlepoint.equation import Equation
-from settlepoint.solvers.solver import Solver, State, gather_state, rowwise, scatter_state, select_state
+from settlepoint.solvers.solver import Solver, State, rowwise, select_state, stepped
 
 
 @dataclass(frozen=True)
@@ -76,29 +76,11 @@ class Safeguarded(Solver):
         watched = state.fallback
         if self.fallback.calls:  # has not watched: begins where it takes over
             watched = select_state(failed, self.fallback.init(eq, here, residual), watched)
-        first, primary, extra = _stepped(self.primary, eq, here, residual, state.primary, trusted)
-        second, fallback, more = _stepped(self.fallback, eq, here, residual, watched, ~trusted)
+        first, primary, extra = stepped(self.primary, eq, here, residual, state.primary, trusted)
+        second, fallback, more = stepped(self.fallback, eq, here, residual, watched, ~trusted)
         trusted = trusted & torch.isfinite(first).all(1)
         new = SafeguardedState(
             primary, fallback, best_z, best_r, torch.where(better, norm, state.norm), trusted, idle,
             primary.notes + fallback.notes,
         )  # fmt: skip
         return first.where(rowwise(trusted, z), second), new, extra + more
-
-
-def _stepped(
-    solver: Solver, eq: Equation, z: Tensor, r: Tensor, state, wanted: Tensor
-) -> tuple[Tensor, State, int | Tensor]:
-    """A step of solver in the wanted rows at least; z elsewhere. Only those are evaluated where that costs calls."""
-    if not solver.calls or not eq.selectable:
-        return solver.step(eq, z, r, state)
-    index = wanted.nonzero()[:, 0]
-    if len(index) == len(z):
-        return solver.step(eq, z, r, state)
-    none = torch.zeros(len(z), dtype=torch.int64, device=z.device)
-    if not len(index):
-        return z, state, none
-    part = gather_state(state, index)
-    moved, next_part, extra = solver.step(eq.rows(index), z.index_select(0, index), r.index_select(0, index), part)
-    spent = extra if isinstance(extra, Tensor) else none.new_full((len(index),), extra)
-    return z.index_copy(0, index, moved), scatter_state(state, index, next_part), none.index_copy(0, index, spent)  # pyright: ignore[reportReturnType]

@@ -98,6 +98,24 @@ def scatter_state(state, index: Tensor, part):
     return part
 
 
+def stepped(
+    solver: Solver, eq: Equation, z: Tensor, r: Tensor, state, wanted: Tensor
+) -> tuple[Tensor, State, int | Tensor]:
+    """A step of solver in the wanted rows at least; z elsewhere. Only those are evaluated where that costs calls."""
+    if not solver.calls or not eq.selectable or torch._C._are_functorch_transforms_active():
+        return solver.step(eq, z, r, state)
+    index = wanted.nonzero()[:, 0]
+    if len(index) == len(z):
+        return solver.step(eq, z, r, state)
+    none = torch.zeros(len(z), dtype=torch.int64, device=z.device)
+    if not len(index):
+        return z, state, none
+    part = gather_state(state, index)
+    moved, next_part, extra = solver.step(eq.rows(index), z.index_select(0, index), r.index_select(0, index), part)
+    spent = extra if isinstance(extra, Tensor) else none.new_full((len(index),), extra)
+    return z.index_copy(0, index, moved), scatter_state(state, index, next_part), none.index_copy(0, index, spent)  # pyright: ignore[reportReturnType]
+
+
 def clone_state(state):
     """A copy that may be overwritten."""
     return map_state(Tensor.clone, state)
