@@ -86,11 +86,12 @@ def test_classical_rows_by_hand(tuned, held_out, name, step, count):
 
 
 def test_scipy_rows_stay_within_the_work(tuned):
+    """On single problems; those that no tolerance brings to the end are failures."""
     for name in ("SciPy RK23", "SciPy RK45"):
         row = next(r for r in tuned.table if r["name"] == name)
         assert row["kind"] == "adaptive"
-        assert 18 <= row["evaluations"] <= 36
-        assert row["failures"] == 0
+        assert row["evaluations"] <= 36
+        assert row["failures"] < row["problems"] == 8
 
 
 def test_verdict_follows_from_the_table(tuned):
@@ -100,8 +101,8 @@ def test_verdict_follows_from_the_table(tuned):
     assert tuned.worth is (rows[tuned.name]["kind"] == "learned")
     assert tuned.worth or tuned.name == classic["name"]
     assert tuned.verdict.startswith("Worth it" if tuned.worth else "Not worth it")
-    gains = [r["gain"] for r in tuned.table]
-    assert gains == sorted(gains, reverse=True)
+    order = [(r["failures"], -r["gain"]) for r in tuned.table]
+    assert order == sorted(order)
     assert {r["problems"] for r in tuned.table} == {8}
     json.dumps(tuned.evidence)
 
