@@ -15,6 +15,9 @@ MODULES = {
     "pign-cora": "settlepoint.experiments.pign_cora",
     "r2n2-nonlinear": "settlepoint.experiments.r2n2_nonlinear",
     "r2n2-ivp": "settlepoint.experiments.r2n2_ivp",
+    "r2n2-linear": "settlepoint.experiments.r2n2_linear",
+    "r2n2-linear-extrapolation": "settlepoint.experiments.r2n2_extrapolation",
+    "r2n2-classes": "settlepoint.experiments.r2n2_classes",
     "bench": "settlepoint.experiments.bench",
 }
 """Experiment id to the module that holds it as EXPERIMENT. One line an experiment."""
