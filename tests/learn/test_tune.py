@@ -148,10 +148,16 @@ def without_times(table):
     return [{k: v for k, v in row.items() if k not in TIMES} for row in table]
 
 
-def test_all_but_times_repeats(monkeypatch):
-    """Twice the same seed, with one structure of every kind; another seed draws other problems."""
-    few = [s for s in structures() if s.name in ("first step of degree 2", "learned mixing, depth 2", "R2N2(2)")]
-    monkeypatch.setattr(sys.modules["settlepoint.learn.tune"], "structures", lambda: few)
+@pytest.fixture
+def few(monkeypatch):
+    """One structure of every kind instead of all."""
+    chosen = [s for s in structures() if s.name in ("first step of degree 2", "learned mixing, depth 2", "R2N2(2)")]
+    monkeypatch.setattr(sys.modules["settlepoint.learn.tune"], "structures", lambda: chosen)
+    return chosen
+
+
+def test_all_but_times_repeats(few):
+    """Twice the same seed; another seed draws other problems."""
     a, b, other = (tune(SMALL, BUDGET, trainer=QUICK, seed=seed) for seed in (3, 3, 4))
     assert len(few) == 3
     assert repr(a.solver) == repr(b.solver) != repr(other.solver)
@@ -224,7 +230,7 @@ def test_no_seconds_train_nothing_and_say_so():
     assert {r["kind"] for r in found.table} == {"classical"}
 
 
-def test_not_worth_it_is_said_when_so():
+def test_not_worth_it_is_said_when_so(few):
     """x = f: Picard needs two evaluations, and nothing can need fewer."""
     family = from_callable(
         lambda x, p: p["f"] + 0 * x,
@@ -268,7 +274,7 @@ def test_an_operator_that_raises_is_told_before_anything_is_raced():
         tune(from_callable(f, sampler), BUDGET)
 
 
-def test_a_family_that_nobody_solves():
+def test_a_family_that_nobody_solves(few):
     """x = x + 1 + x^2 has no solution: no crash, everything fails, and nothing is claimed to be worth it."""
     family = from_callable(
         lambda x, p: x + 1 + x**2, lambda n, g: {"x0": torch.rand(n, 2, dtype=DOUBLE, generator=g)}
