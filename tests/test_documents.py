@@ -10,13 +10,15 @@ import torch
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/solvers.md"])
-def test_python_blocks_run(name):
+@pytest.mark.parametrize("name", ["README.md", "docs/solvers.md", "docs/learning.md", "docs/problems.md", "docs/scipy.md"])
+def test_python_blocks_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.S)
     assert blocks
     names: dict = {}
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", ".torch.jit.script. is deprecated", DeprecationWarning)  # torch's own forward mode
         torch.manual_seed(0)
         for block in blocks:
             exec(compile(block, name, "exec"), names)
