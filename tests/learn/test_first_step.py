@@ -95,6 +95,18 @@ def test_components_that_are_settled_stay(generator):
         assert float((wide[:, :4] - end(Equation(T, f), torch.zeros_like(f), solver, k)).abs().max()) <= 1e-14
 
 
+def test_lives_on_any_one_device():
+    """On the meta device: no tensor is made elsewhere, and none is read on the host."""
+    solver = FirstStep(Anderson(2), 2, coefficients=[1.0] * 6, low=[1, 1], high=[2, 2]).to("meta")
+    x = torch.zeros(4, 5, device="meta")
+    eq = Equation(torch.sin).at(x)
+    with torch.no_grad():
+        state = solver.init(eq, x, x)
+        for _ in range(3):
+            x, state, _ = solver.step(eq, x, eq.flat(x) - x, state)
+    assert (x.device.type, x.dtype) == ("meta", torch.float32)
+
+
 def test_never_worse_than_one_more_evaluation_under_any_weights(generator):
     """A law over random polynomials: every row converges, with at most one evaluation more than Picard alone."""
     eq, x0 = curved(generator, rows=4)

@@ -734,6 +734,18 @@ def test_vmap_over_weights_is_a_loop_over_weights(generator, layer, output, carr
 # ---- as a value ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("per_iteration", [None, 2])
+@variants
+def test_lives_on_any_one_device(layer, output, carry, per_iteration):
+    """On the meta device: no tensor is made elsewhere, and none is read on the host."""
+    solver = R2N2(3, layer, output, per_iteration, carry=carry).to("meta")
+    x, h = torch.zeros(4, 5, device="meta"), torch.ones(4, device="meta")
+    for scale in (None, h):
+        with torch.no_grad():
+            path = walk(solver, Equation(bent, scale=scale).at(x), x, 3)
+        assert {(z.device.type, z.dtype, z.shape) for z in path} == {("meta", torch.float32, (4, 5))}
+
+
 @variants
 def test_repr_pickle_and_copies_keep_every_bit_of_the_weights(generator, layer, output, carry):
     solver = scattered(generator, 3, layer, output, 2, carry=carry)
