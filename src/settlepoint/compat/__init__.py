@@ -1,0 +1,1 @@
+"""Adapters: settlepoint behind the signatures that other libraries made familiar."""
