@@ -16,7 +16,7 @@ from settlepoint.data import datasets
 from settlepoint.experiments import MODULES, Registry
 
 TOYS = Registry({"toy": "tests.toy", "toy-two": "tests.toy_two", "bench": "tests.toy_two"}, demo=(("toy", "smoke"),))
-COMMANDS = ("demo", "list", "run", "bench", "report", "data list", "data verify", "data fetch")
+COMMANDS = ("demo", "tune", "solve", "list", "run", "bench", "report", "data list", "data verify", "data fetch")
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ Typer reads options from signatures, so that commands have more parameters than 
 
 import typer
 
-from settlepoint.cli import datasets, experiments
+from settlepoint.cli import datasets, experiments, solving, tuning
 
 app = typer.Typer(
     name="settle", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
@@ -21,6 +21,8 @@ def settle() -> None:
 
 for home, name, command, example in (
     (app, "demo", experiments.demo_command, "settle demo --out runs/demo"),
+    (app, "tune", tuning.tune_command, "settle tune chandrasekhar --set c=0.99 -o solver.safetensors"),
+    (app, "solve", solving.solve_command, "settle solve chandrasekhar --solver solver.safetensors --problems 5"),
     (app, "list", experiments.list_command, "settle list --json"),
     (app, "run", experiments.run_command, "settle run digits --scale cpu --seeds 3 --set units=50"),
     (app, "bench", experiments.bench_command, "settle bench --scale smoke"),

@@ -60,8 +60,8 @@ def console() -> Console:
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(box=None)
-    for head in heads:
-        table.add_column(head, overflow="fold")
+    for i, head in enumerate(heads):
+        table.add_column(head, overflow="fold", no_wrap=i == 0)
     for row in rows:
         table.add_row(*(Text(text) for text in row))
     console().print(table)
