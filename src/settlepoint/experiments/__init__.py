@@ -17,6 +17,7 @@ MODULES = {
     "r2n2-ivp": "settlepoint.experiments.r2n2_ivp",
     "r2n2-linear": "settlepoint.experiments.r2n2_linear",
     "r2n2-linear-extrapolation": "settlepoint.experiments.r2n2_extrapolation",
+    "r2n2-iteration-weights": "settlepoint.experiments.r2n2_iteration_weights",
     "r2n2-classes": "settlepoint.experiments.r2n2_classes",
     "bench": "settlepoint.experiments.bench",
 }
