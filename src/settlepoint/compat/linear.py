@@ -147,7 +147,7 @@ class _Search:
 
 def norms_foretold(state: NewtonKrylovState, products: int) -> list[float]:
     """The residual's norm after each of the last products, squared: |rest|^2 + sum of the later <c_j, r>^2."""
-    latest = (state.made + torch.arange(-products, 0)) % state.images.shape[1]
+    latest = (state.made + torch.arange(-products, 0, device=state.made.device)) % state.images.shape[1]
     shares = (state.images[0] @ state.base_r[0]).double().square()
     unseen = shares[latest].flip(0).cumsum(0).flip(0) - shares[latest]
     return (state.rest[0].double().square().sum() + unseen).sqrt().tolist()
