@@ -9,7 +9,8 @@ from settlepoint.learn.minimax import certified_rate, minimax, polynomial
 from settlepoint.learn.objective import Digits, Objective, Relative, Residuals, Trajectories
 from settlepoint.learn.penalties import order_conditions
 from settlepoint.learn.trainer import Trainer
-from settlepoint.learn.tune import Budget, Tuned, tune
+from settlepoint.learn.tune import tune
+from settlepoint.learn.tuned import Budget, Tuned
 
 __all__ = [
     "LBFGS",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, replace
 
 import torch
 
@@ -15,54 +13,13 @@ from settlepoint.learn.guard import calls, cost, guarded
 from settlepoint.learn.levenberg_marquardt import LevenbergMarquardt
 from settlepoint.learn.race import Contender, Entry, race
 from settlepoint.learn.structures import Lesson, Structure, classical, finite_solutions, structures
+from settlepoint.learn.tune_steps import tune_steps
+from settlepoint.learn.tuned import Budget, Report, Tuned
 from settlepoint.problems import Family
 from settlepoint.solve import solve
-from settlepoint.solvers.solver import Solver
 from settlepoint.stop import Tolerance
 
-Report = Callable[[str, int, int], None]  # what is at work, how many are done, of how many
-
 _WORTH = 0.97  # a learned solver must cost at most this share of the best classical one
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What tune may spend.
-
-    evaluations: of one problem before a solver counts as failing on it. seconds: for training; looked at between
-    contenders only, what was left out is recorded; None for no limit. training, validation, held_out: numbers of
-    problems: weights are fitted on the first, choices made on the second, and the evidence comes from the third.
-    """
-
-    evaluations: int = 300
-    seconds: float | None = None
-    training: int = 500
-    validation: int = 200
-    held_out: int = 500
-
-    def __post_init__(self):
-        for name in ("evaluations", "training", "validation", "held_out"):
-            value, least = getattr(self, name), 20 if name == "training" else 2
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
-        if self.seconds is not None and not self.seconds >= 0:
-            raise ValueError(f"seconds must be >= 0 or None, got {self.seconds}")
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """solver: the winner, ready for `solve`. name: of the winner. worth: whether something learned won.
-
-    verdict: one sentence. table: a dict a contender, on held-out problems, best first. evidence: all of it as JSON, for
-    `learn.save`.
-    """
-
-    solver: Solver
-    name: str
-    worth: bool
-    verdict: str
-    table: list[dict[str, Any]]
-    evidence: dict[str, Any] = field(default_factory=dict)
 
 
 def tune(
@@ -77,7 +34,8 @@ def tune(
 ) -> Tuned:
     """Races classical and learned solvers on problems of the family and returns the cheapest, guarded.
 
-    tolerance: on |P(x) - x|, absolute, in the norm of the space; for families of form "rhs" see `tune_steps`.
+    tolerance: on |P(x) - x|, absolute, in the norm of the space; of no meaning for families of form
+    "rhs", which `tune_steps` judges by the error at equal work.
     budget: a Budget, or evaluations a problem may take. by: "evaluations" or "seconds". trainer: what trains the
     structures in the end. All but times repeats exactly under one seed, with by="evaluations" and no budget of seconds.
 
@@ -94,9 +52,7 @@ def tune(
     if by not in ("evaluations", "seconds"):
         raise ValueError(f"by must be 'evaluations' or 'seconds', got {by!r}")
     if family.form == "rhs":
-        from settlepoint.learn.tune_steps import tune_steps
-
-        return tune_steps(family, budget, tolerance, seed=seed, trainer=trainer, progress=progress)
+        return tune_steps(family, budget, seed=seed, trainer=trainer, progress=progress)
     stop = Tolerance(atol=tolerance, max_steps=budget.evaluations)
     contest = _Contest(
         family, budget, stop, seed, by, trainer or LevenbergMarquardt(iterations=60), progress or _silent

@@ -15,6 +15,7 @@ from torch import Tensor
 from settlepoint.learn.fit import fit, generator
 from settlepoint.learn.levenberg_marquardt import LevenbergMarquardt
 from settlepoint.learn.objective import Relative, rollout
+from settlepoint.learn.tuned import Budget, Report, Tuned
 from settlepoint.problems import Batch, Family
 from settlepoint.solvers import R2N2, tableaus
 from settlepoint.solvers.solver import Solver
@@ -23,6 +24,7 @@ STEPS = 50  # of three evaluations, over which integrators are compared
 _STAGES = 3
 _PEER = "Kutta-3"
 _ADAPTIVE = 40  # problems on which SciPy's adaptive pairs are run, one by one
+_CARRIED = (0, 1, 2, 3)  # stage vectors of the last step that learned ones may use
 _WORTH = 0.9  # a learned integrator must have at most this share of the best classical error
 
 CLASSICAL: Mapping[str, tableaus.Tableau] = {
@@ -42,16 +44,24 @@ class Flight:
 
 
 @dataclass(frozen=True)
+class Pilot:
+    """An integrator and its name in tables. training: seconds."""
+
+    name: str
+    solver: Solver
+    kind: str = "classical"
+    training: float = 0.0
+
+
+@dataclass(frozen=True)
 class Landing:
     """Errors of one integrator at the end of the flight. beyond: gain over the peer after twice as many steps."""
 
-    name: str
-    kind: str
+    pilot: Pilot
     errors: Tensor  # (n,)
     peer: Tensor  # (n,)
     evaluations: float
     seconds: float = 0.0
-    training: float = 0.0
     beyond: float = float("nan")
     note: str = ""
 
@@ -71,64 +81,78 @@ class Landing:
         finite = self.errors[torch.isfinite(self.errors)]
         spread = [float(finite.quantile(q)) if len(finite) else float("inf") for q in (0.5, 0.9, 1.0)]
         return {
-            "name": self.name, "kind": self.kind, "gain": self.gain,
+            "name": self.pilot.name, "kind": self.pilot.kind, "gain": self.gain,
             "better": float((self.errors < self.peer).double().mean()),
             "median": spread[0], "p90": spread[1], "worst": spread[2],
             "failures": self.failures, "problems": len(self.errors), "evaluations": self.evaluations,
             "gain_at_twice_the_steps": self.beyond, "seconds": self.seconds,
-            "training_seconds": self.training, "note": self.note,
+            "training_seconds": self.pilot.training, "note": self.note,
         }  # fmt: skip
 
 
-def tune_steps(family: Family, budget, tolerance: float, *, seed: int, trainer: LevenbergMarquardt | None, progress):
+def tune_steps(
+    family: Family,
+    budget: Budget,
+    *,
+    seed: int = 0,
+    trainer: LevenbergMarquardt | None = None,
+    progress: Report | None = None,
+) -> Tuned:
     """Races explicit Runge-Kutta methods and learned ones: the error after 50 steps of size h, at 150 evaluations.
 
     A method of s stages takes 150/s steps over the same time. Learned ones are R2N2 of three stages that begin as
     Kutta's method, with carry = 0, 1, 2, 3 stage vectors of the last step, fitted by `Relative`. SciPy's RK23 and RK45
     choose their steps, at the tightest tolerance that stays within 150 evaluations, on the first 40 held-out problems.
-    tolerance plays no part. The learned step is returned as it is: an explicit step has no residual to guard it by; for
+    The learned step is returned as it is: an explicit step has no residual to guard it by; for
     error control see `compat.scipy.LearnedRK` (carry = 0).
     """
-    from settlepoint.learn.tune import Tuned  # which calls this
-
-    begun = time.monotonic()
-    report = progress or (lambda what, done, of: None)
     sizes = (budget.training, budget.validation, budget.held_out)
-    batches = [family.sample(n, generator(seed, 10 + i)) for i, n in enumerate(sizes)]
-    validation, held_out = (_flight(family, batch) for batch in batches[1:])
-    solvers: dict[str, tuple[Solver, float]] = {}
-    left_out = []
-    for k, carry in enumerate((0, 1, 2, 3)):
-        name = f"R2N2({_STAGES}{f', carry={carry}' if carry else ''})"
-        report(f"training {name}", k, 4)
-        if budget.seconds is not None and time.monotonic() - begun > budget.seconds:
-            left_out.append(name)
-            continue
-        begin = time.process_time()
-        try:
-            solvers[name] = _trained(family, batches[0], carry, trainer, seed), time.process_time() - begin
-        except (ValueError, RuntimeError) as error:
-            left_out.append(f"{name}: {str(error)[:200]}")
+    training, *rest = [family.sample(n, generator(seed, 10 + i)) for i, n in enumerate(sizes)]
+    validation, held_out = (_flight(family, batch) for batch in rest)
+    report = progress or (lambda what, done, of: None)
+    pupils, left_out = _train_all(family, training, trainer, seed, budget.seconds, report)
     report("held-out problems", 0, 1)
-    learned = [_landed(name, "learned", s, validation, t) for name, (s, t) in solvers.items()]
-    best = min(learned, key=lambda e: (e.failures, -e.gain), default=None)
-    known = {name: R2N2.from_tableau(tableau) for name, tableau in CLASSICAL.items()}
-    entries = [_landed(name, "classical", s, held_out) for name, s in known.items()]
-    entries += [_landed(name, "learned", s, held_out, t) for name, (s, t) in solvers.items()]
+    known = [Pilot(name, R2N2.from_tableau(tableau)) for name, tableau in CLASSICAL.items()]
+    entries = {p.name: _landed(p, held_out) for p in (*known, *pupils)}
     adaptive = [_adaptive(method, held_out) for method in ("RK23", "RK45")]
-    classic = min((e for e in entries if e.kind == "classical"), key=lambda e: (e.failures, -e.gain))
-    found = None if best is None else next(e for e in entries if e.name == best.name)
-    worth = found is not None and found.failures <= classic.failures and classic.gain <= _WORTH * found.gain
-    chosen = found if worth and found is not None else classic
-    solver = solvers[chosen.name][0] if worth else known[chosen.name]
-    table = [e.row() for e in sorted([*entries, *adaptive], key=lambda e: (e.failures, -e.gain))]
-    verdict = _verdict(found, classic, adaptive, worth)
+    classic = min((_landed(p, validation) for p in known), key=_rank)
+    best = min((_landed(p, validation) for p in pupils), key=_rank, default=None)
+    worth = best is not None and best.failures <= classic.failures and classic.gain <= _WORTH * best.gain
+    chosen = best.pilot if worth and best is not None else classic.pilot
+    found = None if best is None else entries[best.pilot.name]
+    verdict = _verdict(found, entries[classic.pilot.name], adaptive, worth)
+    table = [e.row() for e in sorted([*entries.values(), *adaptive], key=_rank)]
     evidence = {
         "family": family.settings(), "steps": STEPS, "evaluations": STEPS * _STAGES, "budget": asdict(budget),
         "seed": seed, "winner": chosen.name, "worth": worth, "verdict": verdict, "table": table,
         "left_out": left_out, "torch": torch.__version__,
     }  # fmt: skip
-    return Tuned(solver, chosen.name, worth, verdict, table, evidence)
+    return Tuned(chosen.solver, chosen.name, worth, verdict, table, evidence)
+
+
+def _rank(landing: Landing) -> tuple[int, float]:
+    return landing.failures, -landing.gain
+
+
+def _train_all(
+    family: Family, batch: Batch, trainer: LevenbergMarquardt | None, seed: int, limit: float | None, report: Report
+) -> tuple[list[Pilot], list[str]]:
+    """The learned integrators, and what was left out of them for want of seconds or because it failed."""
+    begun, pupils, left_out = time.monotonic(), [], []
+    for k, carry in enumerate(_CARRIED):
+        name = f"R2N2({_STAGES}{f', carry={carry}' if carry else ''})"
+        report(f"training {name}", k, len(_CARRIED))
+        if limit is not None and time.monotonic() - begun > limit:
+            left_out.append(name)
+            continue
+        begin = time.process_time()
+        try:
+            solver = _trained(family, batch, carry, trainer, seed)
+        except (ValueError, RuntimeError) as error:
+            left_out.append(f"{name}: {str(error)[:200]}")
+            continue
+        pupils.append(Pilot(name, solver, "learned", time.process_time() - begin))
+    return pupils, left_out
 
 
 def _trained(family: Family, batch: Batch, carry: int, trainer: LevenbergMarquardt | None, seed: int) -> Solver:
@@ -163,30 +187,34 @@ def _errors(solver: Solver, flight: Flight, steps: int) -> tuple[Tensor, float]:
     return (end - flight.path[:, steps - 1]).norm(dim=1), time.process_time() - begin
 
 
-def _landed(name: str, kind: str, solver: Solver, flight: Flight, training: float = 0.0) -> Landing:
-    errors, seconds = _errors(solver, flight, STEPS)
-    twice, _ = _errors(solver, flight, 2 * STEPS)
+def _landed(pilot: Pilot, flight: Flight) -> Landing:
+    errors, seconds = _errors(pilot.solver, flight, STEPS)
+    twice, _ = _errors(pilot.solver, flight, 2 * STEPS)
     peer, _ = _errors(R2N2.from_tableau(tableaus.KUTTA3), flight, 2 * STEPS)
-    beyond = Landing(name, kind, twice, peer, 0.0).gain
-    evaluations = STEPS * _STAGES // (1 + solver.calls) * (1 + solver.calls)
-    return Landing(name, kind, errors, flight.peer, evaluations, seconds, training, beyond)
+    evaluations = STEPS * _STAGES // (1 + pilot.solver.calls) * (1 + pilot.solver.calls)
+    beyond = Landing(pilot, twice, peer, evaluations).gain
+    return Landing(pilot, errors, flight.peer, evaluations, seconds, beyond)
 
 
 def _adaptive(method: str, flight: Flight) -> Landing:
-    """SciPy's pair on single problems, at the tightest of 8 tolerances found by bisection that keeps the work."""
+    """SciPy's pair on single problems, at the tightest of 8 tolerances found by bisection that keeps the work.
+
+    Problems on which no tolerance keeps it count as failures, with all of the work spent.
+    """
     count = min(_ADAPTIVE, len(flight.batch))
     begin = time.process_time()
     pairs = [_bisected(method, flight, i) for i in range(count)]
     errors = torch.tensor([error for error, _ in pairs], dtype=torch.float64)
     calls = float(np.mean([n for _, n in pairs]))
-    name, note = f"SciPy {method}", f"adaptive, {count} problems, one by one, through NumPy"
-    return Landing(name, "adaptive", errors, flight.peer[:count], calls, time.process_time() - begin, note=note)
+    pilot = Pilot(f"SciPy {method}", R2N2.from_tableau(tableaus.BOGACKI_SHAMPINE), "adaptive")
+    note = f"adaptive, {count} problems, one by one, through NumPy"
+    return Landing(pilot, errors, flight.peer[:count], calls, time.process_time() - begin, note=note)
 
 
 def _bisected(method: str, flight: Flight, i: int) -> tuple[float, int]:
     one = flight.batch.rows(slice(i, i + 1))
     assert one.h is not None
-    best, low, high = (float("inf"), 0), -9.0, 0.0  # log10 of the tolerance
+    best, low, high = (float("inf"), STEPS * _STAGES), -9.0, 0.0  # log10 of the tolerance
     for _ in range(8):
         middle = (low + high) / 2
         slope, begin = _Slope(flight.family, one, STEPS * _STAGES), one.x0[0].numpy()
@@ -220,12 +248,11 @@ class _Slope:
 
 
 def _verdict(found: Landing | None, classic: Landing, adaptive: list[Landing], worth: bool) -> str:
-    known = f"{classic.name}, the best classical one, {classic.gain:.3g} times"
-    scipy = ", ".join(f"{e.name} {e.gain:.3g} times" for e in adaptive)
+    others = ", ".join(f"{e.pilot.name} {e.gain:.3g}" for e in (classic, *adaptive))
     scope = (
         f"after {STEPS} steps, {STEPS * _STAGES} evaluations; geometric means, {len(classic.errors)} held-out problems"
     )
     if found is None:
-        return f"Nothing was learned: the error of {_PEER} is {known} that of the others, {scope}."
-    text = f"{found.name} has an error {found.gain:.3g} times smaller than {_PEER}; {known}, {scipy} ({scope})"
+        return f"Nothing was learned. How many times smaller errors are than those of {_PEER}: {others} ({scope})."
+    text = f"{found.pilot.name} has an error {found.gain:.3g} times smaller than {_PEER}; {others} ({scope})"
     return f"Worth it: {text}." if worth else f"Not worth it: {text}; the classical method is returned."
