@@ -70,7 +70,7 @@ class _Contest:
         parts = (family.sample(n, generator(seed, 10 + i)) for i, n in enumerate(sizes))
         self.training, self.validation, self.held_out = parts
         self.left_out: list[str] = []
-        self.trained: dict[str, int] = {}
+        self.dropped: list[Contender] = []
 
     def decided(self) -> Tuned:
         """The whole contest."""
@@ -83,7 +83,7 @@ class _Contest:
             return self._summed_up([*known], runner_up, None, {}, 1)
         best = finalists[0].contender
         winner, bound = guarded(best, runner_up, self.family, self.validation, self.stop)
-        contenders = [*known, *(e.contender for e in finalists), winner.contender]
+        contenders = [*known, *self.dropped, *(e.contender for e in finalists), winner.contender]
         return self._summed_up(contenders, runner_up, winner, bound.row(), calls(best.solver))
 
     def _lesson(self, runner_up: Entry) -> Lesson:
@@ -107,7 +107,10 @@ class _Contest:
         for level, keep in enumerate((6, 3, 3)):
             field = self._level(lesson, level, field)
             entries = race([c for _, c in field], self.family, self.validation, self.stop) if field else []
-            order = sorted(range(len(field)), key=lambda i: entries[i].score(self.by))[:keep]
+            order = sorted(range(len(field)), key=lambda i: entries[i].score(self.by))
+            note = f"dropped after level {level + 1} of 3"
+            self.dropped += [replace(field[i][1], note=note) for i in order[keep:]]
+            order = order[:keep]
             field, entries = [field[i] for i in order], [entries[i] for i in order]
         return entries
 
