@@ -137,6 +137,18 @@ def test_small_residuals_are_reached_by_a_second_round():
     assert np.linalg.norm(b - A @ x) <= 1e-6 * np.linalg.norm(b) * (1 + 1e-3)
 
 
+@pytest.mark.parametrize("size", [1e-200, 1e-30, 1e30, 1e200])
+@pytest.mark.parametrize("right", [1e-30, 1e30, 1e-100])
+@pytest.mark.parametrize("solver", [None, Anderson(8)], ids=["GMRES", "Anderson"])
+def test_units_do_not_matter(size, right, solver):
+    """Squares of these numbers over- and underflow. A given solver iterates x - (A x - b) and wants A near 1."""
+    A, b = dense(12, 0)
+    A, b = A * (size if solver is None else 1 / 3), b * right
+    x, info = linear_solve(A, b, rtol=1e-10, solver=solver)
+    assert info == 0
+    assert np.allclose(x / right, np.linalg.solve(A, b / right))
+
+
 # ---- tolerances, x0, maxiter ---------------------------------------------------------------------------------------
 
 

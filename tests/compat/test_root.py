@@ -67,7 +67,7 @@ def test_evaluations_stay_near_those_of_newton_krylov():
         assert counts[0] <= 2 * counts[1]
 
 
-@pytest.mark.parametrize("size", [1e-9, 1.0, 1e9])
+@pytest.mark.parametrize("size", [1e-200, 1e-9, 1.0, 1e9, 1e200])
 def test_the_unit_of_f_is_free(size):
     """Newton's method knows no unit; x - F(x) alone would lose every digit of 1e-9."""
     x = root(lambda x: size * (x**3 - 1), np.full(5, 2.0), f_tol=1e-7 * size)
@@ -120,6 +120,12 @@ def test_giving_up_carries_the_best_x():
     x = caught.value.args[0]
     assert x.shape == (2,)
     assert np.abs(x**2 + 1).max() < 10
+
+
+def test_a_constant_has_no_root():
+    with pytest.raises(NoConvergence):
+        root(lambda x: 0 * x + 1, np.ones(2))
+    assert np.array_equal(root(lambda x: 0 * x, np.ones(2)), np.ones(2))
 
 
 def test_maxiter_is_kept():

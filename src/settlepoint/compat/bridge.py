@@ -81,6 +81,14 @@ class Remembered(Map):
         self._last = x.clone(), image
 
 
+def length(v: Tensor) -> Tensor:
+    """|v| in float64, whose squares neither overflow nor vanish."""
+    v = v.to(torch.complex128 if v.is_complex() else torch.float64)
+    unit = v.abs().amax() if v.numel() else v.new_zeros(()).abs()
+    unit = torch.where((unit > 0) & torch.isfinite(unit), unit, 1.0)
+    return unit * torch.linalg.vector_norm(v / unit)
+
+
 def array_of(x: Tensor) -> np.ndarray:
     """x as an array of its own memory, so that who writes into it changes nothing here; bfloat16 becomes float32."""
     x = x.detach().cpu()

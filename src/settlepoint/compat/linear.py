@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from settlepoint.compat.bridge import length
 from settlepoint.compat.count import Calls, Count
 from settlepoint.compat.observed import Observed, watched
-from settlepoint.compat.system import Defect, LinearSystem, length
+from settlepoint.compat.system import Defect, LinearSystem
 from settlepoint.equation import Equation
 from settlepoint.solvers.newton_krylov import NewtonKrylovState
 from settlepoint.solvers.solver import Solver
@@ -112,29 +113,29 @@ class _Search:
         def depart(state) -> None:
             self.done += 1
 
-        x = self._solved(defect, Observed(solver, arrive, depart), left, 1.0)
+        x = self._solved(defect, Observed(solver, arrive, depart), left)
         if started:
             tell(x)
         return x
 
     def _krylov(self, x: Tensor, r: Tensor, left: int) -> Tensor:
         """A round of NewtonKrylov, with at most `left` products."""
-        solver, s = self.count.krylov(left), self.system.scale(r)
-        defect, rate = Defect(self.system, x, r, s), float(abs(s))
+        solver, defect = self.count.krylov(left), Defect(self.system, x, r, self.system.scale(r))
+        unit = float(defect.unit)
 
         def arrive(u: Tensor) -> None:
             self.calls.iterate(lambda: defect.solution(u), self.done // self.count.cycle)
 
         def depart(state) -> None:
             self.done += solver.inner
-            self.calls.norms(lambda: self._shown([n / rate for n in norms_foretold(state, solver.inner)]))
+            self.calls.norms(lambda: self._shown([n * unit for n in norms_foretold(state, solver.inner)]))
 
-        x = self._solved(defect, Observed(solver, arrive, depart), left // solver.inner, rate)
+        x = self._solved(defect, Observed(solver, arrive, depart), left // solver.inner)
         self.calls.iterate(lambda: x)
         return x
 
-    def _solved(self, defect: Defect, solver: Observed, steps: int, rate: float) -> Tensor:
-        stop = Tolerance(self.tol * rate, max_steps=steps + 1, window=_WINDOW)
+    def _solved(self, defect: Defect, solver: Observed, steps: int) -> Tensor:
+        stop = Tolerance(self.tol / float(defect.unit), max_steps=steps + 1, window=_WINDOW)
         found = watched(Equation(defect), torch.zeros_like(defect.x)[None], solver, stop)
         return defect.solution(found.value)  # type: ignore[arg-type]
 

@@ -10,7 +10,7 @@ import torch
 from scipy.optimize import NoConvergence
 from torch import Tensor
 
-from settlepoint.compat.bridge import Remembered, array_of, tensor_like
+from settlepoint.compat.bridge import Remembered, array_of, length, tensor_like
 from settlepoint.compat.observed import Observed, watched
 from settlepoint.equation import Equation
 from settlepoint.solvers.newton_krylov import NewtonKrylov
@@ -129,7 +129,7 @@ def _searched(
         if met(x):
             raise _Settled(x)
 
-    stop = Tolerance(f_tol * abs(float(s)), max_steps=steps + 1, window=_WINDOW)
+    stop = Tolerance(min(f_tol * s, 1e300), max_steps=steps + 1, window=_WINDOW)
     chosen = Observed(solver or _newton(x), arrive, lambda state: None)
     try:
         found = watched(Equation(_Step(function, s)), x, chosen, stop)
@@ -144,8 +144,8 @@ def _searched(
 def _scale(function: Function, x: Tensor) -> float:
     """s that makes s F' of size one along F(x): Krylov vectors of x - s F(x) then lose no digits."""
     y = function.value(x)
-    s = float(torch.linalg.vector_norm(y) / torch.linalg.vector_norm(function.slope(x, y)))
-    return s if 0 < s < float("inf") else 1.0
+    size = float(length(function.slope(x, (y / length(y)).to(y.dtype))))
+    return 1 / size if 1e-300 < size < float("inf") else 1.0
 
 
 def _newton(x: Tensor) -> NewtonKrylov:

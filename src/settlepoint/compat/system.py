@@ -11,7 +11,7 @@ import torch
 from scipy.sparse.linalg import aslinearoperator
 from torch import Tensor
 
-from settlepoint.compat.bridge import Remembered, array_of, tensor_like, tensor_of
+from settlepoint.compat.bridge import Remembered, array_of, length, tensor_like, tensor_of
 
 Product = Callable[[Tensor], Tensor]  # (N,) -> (N,)
 
@@ -69,37 +69,35 @@ class LinearSystem:
 
     def scale(self, r: Tensor) -> Tensor:
         """s with |s A M r| = |r|, and s A M r turned towards r: what makes s A M close to the identity along r."""
-        q = self.product(self.preconditioned(r))
-        size, overlap = length(r) / length(q), torch.vdot(q / length(q), r / length(r))
-        s = torch.where(overlap == 0, size, size * overlap / overlap.abs()).to(r.dtype)
-        return torch.where(torch.isfinite(s * length(r)) & (s != 0), s, torch.ones_like(s))
+        r = r / length(r)
+        q = self.product(self.preconditioned(r.to(self.b.dtype)))
+        overlap = torch.vdot((q / length(q)).to(r.dtype), r)
+        s = (torch.where(overlap == 0, 1.0, overlap / overlap.abs()) / length(q)).to(self.b.dtype)
+        return torch.where(torch.isfinite(s) & (s != 0), s, torch.ones_like(s))
 
 
 class Defect(Remembered):
-    """P(u) = u + s [b - A (x + M u)], whose fixed point u gives the solution x + M u.
+    """P(u) = u + [b - A (x + |r| s M u)] / |r| with r = b - A x: its fixed point u gives x + |r| s M u.
 
-    The preconditioner stands on the right, so that the residual is that of A x = b itself.
+    In units of r, so that no size of A, b or x matters. The preconditioner stands on the right, so that the residual is
+    that of A x = b itself.
     """
 
     def __init__(self, system: LinearSystem, x: Tensor, r: Tensor, s: Tensor | float):
         super().__init__()
         self.system, self.x, self.s = system, x, s
-        self.remember(torch.zeros_like(x)[None], (s * r)[None])
+        self.unit = length(r)
+        self.remember(torch.zeros_like(x)[None], (r / self.unit).to(r.dtype)[None])
 
     def solution(self, u: Tensor) -> Tensor:  # (1, N) -> (N,)
-        """x + M u."""
-        return self.x + self.system.preconditioned(u[0])
+        """x + |r| s M u."""
+        return self.x + (self.unit * self.system.preconditioned(self.s * u[0])).to(u.dtype)
 
     def evaluate(self, x: Tensor) -> Tensor:
-        return x + self.s * self.system.residual(self.solution(x))
+        return x + (self.system.residual(self.solution(x)) / self.unit).to(x.dtype)
 
     def slope(self, x: Tensor, v: Tensor) -> Tensor:
-        return v - self.s * self.system.product(self.system.preconditioned(v[0]))
-
-
-def length(v: Tensor) -> Tensor:
-    """|v| in float64, where squares neither overflow nor vanish so soon."""
-    return torch.linalg.vector_norm(v, dtype=torch.complex128 if v.is_complex() else torch.float64)
+        return v - self.system.product(self.system.preconditioned(self.s * v[0]))
 
 
 def _check_shapes(A: Any, b: Any, M: Any) -> int:
