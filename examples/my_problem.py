@@ -15,8 +15,8 @@ import torch
 
 from settlepoint.problems import from_callable
 
-# 1. What all problems share: a main line of 15 buses and two branches of 6, with impedances made up here.
-PARENT = [-1, *range(14), 4, *range(15, 20), 9, *range(21, 26)]  # the bus that feeds each bus; -1: the substation
+# 1. What all problems share: a main line of 10 buses and two branches of 4, with impedances made up here.
+PARENT = [-1, *range(9), 3, *range(10, 13), 6, *range(14, 17)]  # the bus that feeds each bus; -1: the substation
 SEGMENT = complex(0.009, 0.006)  # resistance and reactance of each piece of line
 
 
@@ -49,7 +49,7 @@ def loads(n, generator):
         return low + (high - low) * torch.rand(*shape, generator=generator, dtype=torch.float64)
 
     buses = len(PARENT)
-    p = 0.06 * uniform(0.3, 1.0, n, 1) * uniform(0.5, 1.5, n, buses)  # the hour, then each customer
+    p = 0.12 * uniform(0.3, 1.0, n, 1) * uniform(0.5, 1.5, n, buses)  # the hour, then each customer
     q = p * uniform(0.2, 0.5, n, buses)
     return {"x0": torch.zeros(n, 2 * buses, dtype=torch.float64), "parameters": {"p": p, "q": q}}
 

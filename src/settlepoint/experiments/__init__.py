@@ -19,11 +19,12 @@ MODULES = {
     "r2n2-linear-extrapolation": "settlepoint.experiments.r2n2_extrapolation",
     "r2n2-iteration-weights": "settlepoint.experiments.r2n2_iteration_weights",
     "r2n2-classes": "settlepoint.experiments.r2n2_classes",
+    "tune": "settlepoint.experiments.tuning",
     "bench": "settlepoint.experiments.bench",
 }
 """Experiment id to the module that holds it as EXPERIMENT. One line an experiment."""
 
-DEMO = (("digits", "smoke"), ("solvers", "smoke"))
+DEMO = (("tune", "smoke"), ("digits", "smoke"), ("solvers", "smoke"))
 """What `settle demo` runs: (experiment, scale)."""
 
 
