@@ -17,14 +17,12 @@ from settlepoint.experiments.r2n2_classes import (
     LOOP,
     NEWTON,
     SCIPY,
-    SMALL,
     SQUARES,
     WEIGHTS,
     ClassesScale,
-    _loop,
-    _newton,
     _ours,
 )
+from settlepoint.experiments.small_race import SMALL, newton, plain_loop
 from settlepoint.problems import Bratu
 from settlepoint.runs import Record
 from settlepoint.solvers import Anderson, Picard
@@ -59,11 +57,12 @@ def test_the_plain_loop_counts_as_the_library_does(generator: torch.Generator) -
     eq = SMALL.equation(batch)
     with torch.no_grad():
         ours = solve(eq, batch.x0, Picard(), Tolerance(1e-6, max_steps=500), compact=False)
-    assert _loop(eq, batch.x0, 1e-6) == int(ours.evals.max())
+    assert plain_loop(eq, batch, 1e-6) == int(ours.evals.max())
 
 
 def test_newton_takes_few_evaluations(generator: torch.Generator) -> None:
-    assert _newton(SMALL.sample(10, generator), 1e-8) <= 7  # quadratic convergence from b
+    batch = SMALL.sample(10, generator)
+    assert newton(SMALL.equation(batch), batch, 1e-8) <= 7  # quadratic convergence from b
 
 
 def _results(**changes: float) -> Results:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -25,7 +24,7 @@ from settlepoint.experiments.experiment import (
     curve,
     outcome,
 )
-from settlepoint.experiments.settling import cpu_seconds
+from settlepoint.experiments.small_race import SMALL, TOLERANCES, bare_milliseconds, newton, plain_loop, timed
 from settlepoint.learn import Digits, LevenbergMarquardt, fit
 from settlepoint.problems import (
     Batch,
@@ -34,7 +33,6 @@ from settlepoint.problems import (
     Family,
     HeatImplicit,
     ReactionImplicit,
-    SmallSystems,
 )
 from settlepoint.runs import generator_from
 from settlepoint.solve import solve
@@ -65,23 +63,20 @@ GRIDS: Mapping[str, tuple[Family, Family]] = {
 }
 """Name to the family that trains and the family that is solved."""
 
-SMALL = SmallSystems()
-TOLERANCES = (1e-4, 1e-6, 1e-8)
-
 
 @dataclass(frozen=True, kw_only=True)
 class ClassesScale(Scale):
     """Sizes of the experiment on classes."""
 
     samples: Annotated[int, "problems of each class that train and test R2N2, 70 % of them train"] = 100
-    starts: Annotated[int, "starts of the training"] = 6
+    starts: Annotated[int, "starts of the training"] = 4
     iterations: Annotated[int, "iterations of Levenberg-Marquardt"] = 40
     tried: Annotated[int, "problems of each class that are solved"] = 100
     large: Annotated[int, "points a side of the large Bratu problem"] = 256
     lambdas: Annotated[tuple[float, ...], "parameters of the large Bratu problem"] = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 6.7)
     scipy: Annotated[int, "problems of each class for SciPy, one by one"] = 7
     rows: Annotated[int, "small systems that are solved at the same time"] = 10_000
-    repeats: Annotated[int, "timed runs of the small systems, interleaved; the fastest counts"] = 5
+    repeats: Annotated[int, "timed runs of the small systems, interleaved; the fastest counts"] = 3
 
 
 class Classes(Experiment):
@@ -271,59 +266,15 @@ def _shown(solver: Solver, family: Family, batch: Batch, cell: str) -> dict[str,
 
 
 def _small(cell: str, seed: int, scale: ClassesScale) -> tuple[dict[str, float], list[str]]:
-    """CPU milliseconds and evaluations on the small systems, the fastest classical solver beside it in every round."""
+    """CPU time and evaluations on the small systems."""
     batch = SMALL.sample(scale.rows, generator_from(Classes.id, "small", seed))
-    eq = SMALL.equation(batch)
-    solver, seconds = _trained(cell, SMALL, 4, seed, scale) if cell in LEARNED else (CLASSICAL.get(cell), np.nan)
-    if cell == "Chebyshev":
-        solver = Chebyshev(*SMALL.interval)
-    metrics = {"training seconds small": seconds} if cell in LEARNED else {}
-    for t in TOLERANCES:
-        stop = Tolerance(t, max_steps=400, window=60)
-        with torch.no_grad():
-            if solver is not None:
-                variants = {name: partial(solve, eq, batch.x0, s, stop) for name, s in (*_rivals(), (cell, solver))}
-                solution = variants[cell]()
-                evals = float(solution.evals.double().mean()) if bool(solution.converged.all()) else np.inf
-            else:
-                call = partial(_loop, eq, batch.x0, t) if cell == LOOP else partial(_newton, batch, t)
-                variants = {name: partial(solve, eq, batch.x0, s, stop) for name, s in _rivals()} | {cell: call}
-                evals = float(call())
-            seconds = cpu_seconds(variants, scale.repeats)
-        rival = min(seconds[name] for name, _ in _rivals())
-        metrics |= {f"ms {t:g}": 1e3 * seconds[cell], f"evals small {t:g}": evals}
-        metrics[f"gain {t:g}"] = rival / seconds[cell] if np.isfinite(evals) else 0.0
-    with torch.no_grad():
-        bare = cpu_seconds({"P": lambda: eq.operator(batch.x0, *eq.context)}, 10 * scale.repeats)["P"]
-    return metrics, [f"ms evaluation: {1e3 * bare:.2f}"]
-
-
-def _rivals() -> list[tuple[str, Solver]]:
-    """The classical solvers that were fastest on the small systems among all of the library."""
-    return [(name, CLASSICAL[name]) for name in ("Aitken", "Anderson(2)")]
-
-
-def _loop(eq: Any, x: Tensor, tolerance: float) -> int:
-    """Picard as everybody writes it; the number of evaluations."""
-    for k in range(1, 1000):
-        image = eq.operator(x, *eq.context)
-        if float(torch.linalg.vector_norm(image - x, dim=1).amax()) <= tolerance:
-            return k
-        x = image
-    return 1000
-
-
-def _newton(batch: Batch, tolerance: float) -> int:
-    """Newton's method on all rows by numpy.linalg.solve; the number of evaluations, each with a Jacobian."""
-    K, g, b = SMALL.kernel.numpy(), batch.parameters["g"].numpy()[:, None], batch.parameters["b"].numpy()
-    x, eye = batch.x0.numpy(), np.eye(len(K))
-    for k in range(1, 50):
-        w = 1 / np.sqrt(1 + x * x)
-        F = x - b - g * ((x * w) @ K)
-        if np.sqrt((F**2).sum(1).max()) <= tolerance:
-            return k
-        x = x - np.linalg.solve(eye - g[:, :, None] * K * (w**3)[:, None], F[:, :, None])[:, :, 0]
-    return 50
+    metrics: dict[str, float] = {}
+    contender = {**CLASSICAL, "Chebyshev": Chebyshev(*SMALL.interval), LOOP: plain_loop, NEWTON: newton}.get(cell)
+    if cell in LEARNED:
+        contender, metrics["training seconds small"] = _trained(cell, SMALL, 4, seed, scale)
+    assert contender is not None
+    metrics |= timed(cell, contender, batch, scale.repeats)
+    return metrics, [f"ms evaluation: {bare_milliseconds(batch, scale.repeats):.2f}"]
 
 
 EXPERIMENT = Classes()
