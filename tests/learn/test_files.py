@@ -274,6 +274,17 @@ def test_headers_that_ask_for_too_much(path, code):
     refused(forged(path, header(code)), "describes no solver of this library|must hold")
 
 
+@pytest.mark.parametrize(("depth", "fine"), [(4, True), (5, False), (50, False)])
+def test_solvers_in_solvers(path, depth, fine):
+    """A few may lie inside each other, and no more."""
+    code = "Safeguarded(" * depth + "Picard()" + ", Picard())" * depth
+    forged(path, header(code), tensors={})
+    if fine:
+        assert repr(load(path)).count("Safeguarded") == depth
+    else:
+        refused(path, "more than 5 solvers lie inside each other")
+
+
 LITERALS = (
     "-1",
     "0",

@@ -128,16 +128,16 @@ def test_levenberg_marquardt_with_a_weight_of_no_effect():
     assert float(done.loss.min()) <= 1e-12
 
 
-def test_thinning_keeps_the_best_start():
-    """The losses of all starts are reported, and the best is that of a run which keeps all."""
+def test_thinning_lets_the_best_starts_go_on():
+    """After the trial exactly the best quarter moves, and the losses of all starts are reported."""
     starts = scattered(LevenbergMarquardt(8, spread=2.0), [-1.2, 1.0])
-    all_kept, thinned = (
-        LevenbergMarquardt(8, 60, keep=keep, trial=5).train(rosenbrock, starts, silent) for keep in (1.0, 0.25)
-    )
-    assert thinned.loss.shape == (8,)
-    assert float(thinned.loss.min()) <= 1e-10
-    assert int((thinned.loss <= 1e-10).sum()) <= 2 < int((all_kept.loss <= 1e-10).sum())
-    assert thinned.history[-1]["calls"] < all_kept.history[-1]["calls"]
+    run = lambda steps, keep: LevenbergMarquardt(8, steps, keep=keep, trial=3).train(rosenbrock, starts, silent)  # noqa: E731
+    trial, thinned, whole = run(3, 1.0), run(9, 0.25), run(9, 1.0)
+    assert bool((trial.loss > 0).all())
+    best = set(trial.loss.argsort()[:2].tolist())
+    assert {i for i in range(8) if thinned.loss[i] < trial.loss[i]} == best
+    assert all(float(thinned.loss[i]) == pytest.approx(float(whole.loss[i]), rel=1e-6) for i in best)
+    assert thinned.history[-1]["calls"] < whole.history[-1]["calls"]
 
 
 def test_no_iterations_change_nothing():
@@ -153,12 +153,12 @@ def test_no_iterations_change_nothing():
 
 def test_adam_is_torch_adam_on_every_start():
     """Weights after each epoch by torch.optim.Adam on one start at a time; the best of them is returned."""
-    rule = Adam(3, 40, 0.05)
+    rule = Adam(3, 40, 0.4)  # so large that it overshoots: the last weights are not the best
     starts = scattered(rule, [0.5, 0.5, 0.5])
     done = rule.train(curve, starts, silent)
     for start, theta, loss in zip(starts, done.theta, done.loss, strict=True):
         t = start.clone().requires_grad_()
-        optimiser, seen = torch.optim.Adam([t], lr=0.05), []
+        optimiser, seen = torch.optim.Adam([t], lr=0.4), []
         for _ in range(41):
             value = curve(t).square().sum()
             seen.append((value.item(), t.detach().clone()))
@@ -166,6 +166,7 @@ def test_adam_is_torch_adam_on_every_start():
             value.backward()
             optimiser.step()
         best = min(seen, key=lambda pair: pair[0])
+        assert best[0] < 0.9 * seen[-1][0]
         assert float(loss) == pytest.approx(best[0], rel=1e-9)
         assert float((theta - best[1]).abs().max()) <= 1e-9
 
