@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from scipy.integrate import solve_ivp
+from tests.cells import DOUBLE
 from torch import Tensor
 
 from settlepoint import R2N2, FixedSteps, solve
 from settlepoint.learn import Budget, LevenbergMarquardt, Relative, fit, tune, tune_steps
 from settlepoint.learn.fit import generator
 from settlepoint.learn.trial import fresh, trial
-from settlepoint.problems import Chandrasekhar, VanDerPol
+from settlepoint.problems import Chandrasekhar, VanDerPol, from_callable
 from settlepoint.solvers.tableaus import HEUN, KUTTA3, RK4
 
 BUDGET = Budget(training=20, validation=3, held_out=8)
@@ -157,6 +159,17 @@ def test_relative_by_hand():
         loss += float(np.mean((mine / np.maximum(peer, usual / 3)) ** 2))
     found = fit(R2N2.from_tableau(HEUN), family, 3, Relative(KUTTA, (1, 3)), STILL, samples=batch)
     assert found.loss == pytest.approx(loss, rel=1e-4)
+
+
+def test_relative_where_the_peer_is_exact():
+    """x' = 1: every method is exact, some to the last bit; the loss stays a number."""
+    family = from_callable(
+        lambda x, p: torch.ones_like(x),
+        lambda n, g: {"x0": torch.rand(n, 2, dtype=DOUBLE, generator=g), "h": torch.rand(n, dtype=DOUBLE, generator=g)},
+        form="rhs",
+    )
+    found = fit(R2N2.from_tableau(HEUN), family, 2, Relative(KUTTA, (1, 2)), STILL, samples=20)
+    assert math.isfinite(found.loss)
 
 
 @pytest.mark.parametrize("at", [(), (0,), (4,), (1, 9)])
