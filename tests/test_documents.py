@@ -10,7 +10,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/solvers.md", "docs/learning.md", "docs/problems.md", "docs/scipy.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/solvers.md", "docs/learning.md", "docs/problems.md"])
 def test_python_blocks_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.S)
@@ -18,7 +18,8 @@ def test_python_blocks_run(name, tmp_path, monkeypatch):
     names: dict = {}
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", ".torch.jit.script. is deprecated", DeprecationWarning)  # torch's own forward mode
+        # torch's own forward mode
+        warnings.filterwarnings("ignore", ".torch.jit.script. is deprecated", DeprecationWarning)
         torch.manual_seed(0)
         for block in blocks:
             exec(compile(block, name, "exec"), names)

@@ -30,8 +30,8 @@ from settlepoint import (
     Tolerance,
     solve,
 )
-from settlepoint.solvers.least_squares import _eliminated
 from settlepoint.solvers.auto import asymptotic_rate, evaluations_per_efold
+from settlepoint.solvers.least_squares import _eliminated
 from settlepoint.solvers.solver import (
     Stateless,
     clone_state,
