@@ -47,7 +47,7 @@ _QUICK = LevenbergMarquardt(iterations=60, keep=0.25, trial=8)
 
 LESSONS: Mapping[str, Lesson] = {
     "linear": Lesson(LinearFamily(), 4, 3, 500, LevenbergMarquardt(), LevenbergMarquardt(1), linear),
-    "H-equation": Lesson(Chandrasekhar(), 3, 2, 1002, _QUICK, replace(_QUICK, starts=1), chandrasekhar),
+    "H-equation": Lesson(Chandrasekhar(), 3, 2, 1002, _QUICK, replace(_QUICK, starts=2, keep=1.0), chandrasekhar),
     "van der Pol": Lesson(VanDerPol(), 3, 1, 500, LevenbergMarquardt(), LevenbergMarquardt(), van_der_pol),
 }
 
