@@ -18,6 +18,8 @@ MODULES = {
     "r2n2-linear": "settlepoint.experiments.r2n2_linear",
     "r2n2-linear-extrapolation": "settlepoint.experiments.r2n2_extrapolation",
     "r2n2-iteration-weights": "settlepoint.experiments.r2n2_iteration_weights",
+    "r2n2-networks": "settlepoint.experiments.r2n2_networks",
+    "r2n2-inverse": "settlepoint.experiments.r2n2_inverse",
     "r2n2-classes": "settlepoint.experiments.r2n2_classes",
     "tune": "settlepoint.experiments.tuning",
     "bench": "settlepoint.experiments.bench",
