@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -11,12 +13,14 @@ from settlepoint.report.page import measured_text, verdict
 from settlepoint.report.tables import Sheet, sheets
 
 _COLOURS = {"good": "green", "bad": "red", "warn": "yellow", "best": "bold", "failed": "red", "paper": "dim", "": ""}
+_GAP = 2  # characters between two columns
 
 
 def show(run: RunFiles, console: Console) -> None:
     """Print every table, every check and the verdict."""
     for sheet in sheets(run):
-        console.print(_table(sheet))
+        for table in _tables(sheet, console.width):
+            console.print(table)
     if run.checks:
         console.print(_checks(run))
     said = verdict(run)
@@ -25,13 +29,40 @@ def show(run: RunFiles, console: Console) -> None:
         console.print(Text(said["advice"]))
 
 
-def _table(sheet: Sheet) -> Table:
-    table = _empty(sheet.title, sheet.caption)
-    table.add_column("Cell")
-    for head in sheet.heads:
-        table.add_column(Text(head), justify="right")
+def _tables(sheet: Sheet, width: int) -> Iterator[Table]:
+    """The sheet in as many tables, one below the other, as it takes to cut no number short."""
+    columns = list(range(len(sheet.heads)))
+    names = max(len(name) for name in ("Cell", *(n for n, _ in sheet.rows)))
+    first = True
+    while columns or first:
+        count = _fitting([_width(sheet, i) for i in columns], width - names - _GAP)
+        shown, columns = columns[:count], columns[count:]
+        yield _table(sheet, shown, title=sheet.title if first else "", caption="" if columns else sheet.caption)
+        first = False
+
+
+def _fitting(widths: list[int], room: int) -> int:
+    """How many of the columns find room; one at least."""
+    for count, width in enumerate(widths):
+        room -= width + _GAP
+        if room < 0:
+            return max(1, count)
+    return len(widths)
+
+
+def _width(sheet: Sheet, i: int) -> int:
+    """Characters that column i needs: its longest entry, or the longest word of its head."""
+    words = sheet.heads[i].split() or [""]
+    return max(len(text) for text in (*words, *(entries[i].text for _, entries in sheet.rows)))
+
+
+def _table(sheet: Sheet, columns: list[int], *, title: str, caption: str) -> Table:
+    table = _empty(title, caption)
+    table.add_column("Cell", width=max(len(name) for name in ("Cell", *(n for n, _ in sheet.rows))))
+    for i in columns:
+        table.add_column(Text(sheet.heads[i]), justify="right", width=_width(sheet, i))
     for name, entries in sheet.rows:
-        table.add_row(Text(name), *(Text(entry.text, style=_COLOURS[entry.kind]) for entry in entries))
+        table.add_row(Text(name), *(Text(entries[i].text, style=_COLOURS[entries[i].kind]) for i in columns))
     return table
 
 
@@ -51,7 +82,7 @@ def _checks(run: RunFiles) -> Table:
 
 def _empty(title: str, caption: str) -> Table:
     return Table(
-        title=Text(title),
+        title=Text(title) if title else None,
         caption=Text(caption) if caption else None,
         title_justify="left",
         caption_justify="left",
