@@ -20,6 +20,7 @@ MODULES = {
     "r2n2-iteration-weights": "settlepoint.experiments.r2n2_iteration_weights",
     "r2n2-networks": "settlepoint.experiments.r2n2_networks",
     "r2n2-inverse": "settlepoint.experiments.r2n2_inverse",
+    "r2n2-adaptive": "settlepoint.experiments.r2n2_adaptive",
     "r2n2-classes": "settlepoint.experiments.r2n2_classes",
     "tune": "settlepoint.experiments.tuning",
     "bench": "settlepoint.experiments.bench",
