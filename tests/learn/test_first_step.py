@@ -11,7 +11,7 @@ from tests.cells import DOUBLE
 from torch import Tensor
 
 from settlepoint import Anderson, Equation, FirstStep, FixedSteps, NewtonKrylov, Picard, Tolerance, solve
-from settlepoint.learn.first_guess import fit_first_step
+from settlepoint.learn.first_guess import fit_first_step, with_reach, within_reach
 from settlepoint.problems import Chandrasekhar
 
 STOP = Tolerance(1e-9, max_steps=100)
@@ -83,6 +83,34 @@ def test_rows_outside_the_range_do_not_jump(generator):
     assert moved.flatten().tolist() == [1.6, 1.6, 2.3]
 
 
+def test_rows_beyond_reach_do_not_jump(generator):
+    """|r_0| = f here: the third row begins farther from its solution than any did in training."""
+    f = torch.tensor([[1.2], [1.5], [1.9]], dtype=DOUBLE)
+    eq, x0 = Equation(lambda x: 0.3 * torch.sin(x), f), torch.zeros_like(f)
+    solver = FirstStep(Picard(), 1, coefficients=[1.6, 0, 0], low=[1, 1], high=[2, 2], reach=[1.5, 9.0])
+    assert end(eq, x0, solver, 1).flatten().tolist() == [1.6, 1.6, 1.9]
+
+
+def test_rows_that_land_beyond_reach_go_back_exactly(generator):
+    """Their residual has fallen, but less than in training: one evaluation more than without, and the same iterates."""
+    eq, x0 = curved(generator)
+    jump = {"coefficients": [1.7, 0, 0], "low": [1, 1], "high": [2, 2]}
+    with torch.no_grad():
+        moved = end(eq, x0, FirstStep(Anderson(2), 1, **jump), 1)
+        after = (eq.image(moved) - moved).abs().amax(1)  # pyright: ignore[reportOperatorIssue]
+        limit = float(after.median())
+        alone, far = (
+            solve(eq, x0, s, STOP, compact=False)
+            for s in (Anderson(2), FirstStep(Anderson(2), 1, **jump, reach=[9.0, limit]))
+        )
+        loose = solve(eq, x0, FirstStep(Anderson(2), 1, **jump, reach=[9.0, 9.0]), STOP, compact=False)
+    back = after > limit
+    assert 0 < int(back.sum()) < len(back)
+    assert torch.equal(far.evals[back], alone.evals[back] + 1)
+    assert torch.equal(far.value[back], alone.value[back])  # pyright: ignore[reportIndexIssue, reportOptionalSubscript]
+    assert torch.equal(far.evals[~back], loose.evals[~back])
+
+
 def test_components_that_are_settled_stay(generator):
     """Padding that starts at its fixed point changes neither itself nor the others."""
     f = 1 + torch.rand(3, 4, dtype=DOUBLE, generator=generator)
@@ -148,6 +176,21 @@ def test_fit_is_numpy_least_squares(generator):
     assert np.abs(end(eq, x0, step, 1).numpy().ravel() - design @ weights).max() <= 1e-8
 
 
+def test_fit_reaches_as_far_as_it_was_trained(generator):
+    """reach is the largest component of the residual over the training rows, before and after the step."""
+    eq, x0 = curved(generator, rows=30)
+    with torch.no_grad():
+        exact = solve(eq, x0, Anderson(2), Tolerance(1e-13)).value
+        assert isinstance(exact, Tensor)
+        step = fit_first_step(Picard(), eq, x0, exact, degree=2)
+        moved = end(eq, x0, step, 1)
+        sizes = [float((eq.image(x) - x).abs().max()) for x in (x0, moved)]  # pyright: ignore[reportOperatorIssue]
+    assert step.reach.tolist() == pytest.approx(sizes, rel=1e-12)
+    wide = with_reach(step, ())
+    assert len(wide.reach) == 0
+    assert torch.equal(within_reach(wide, eq, x0).reach, step.reach)
+
+
 def test_fit_leaves_out_what_is_unknown(generator):
     """Rows of NaN among the solutions change nothing."""
     eq, x0 = curved(generator, rows=10)
@@ -189,6 +232,7 @@ def test_saves_evaluations_on_the_family_it_is_for():
         (lambda: FirstStep(Picard(), 0), ValueError, "degree must be an integer from 1 to 6, got 0"),
         (lambda: FirstStep(Picard(), True), ValueError, "degree must be an integer from 1 to 6, got True"),
         (lambda: FirstStep(Picard(), 7), ValueError, "degree must be an integer from 1 to 6, got 7"),
+        (lambda: FirstStep(Picard(), reach=[1.0]), ValueError, "reach must hold two numbers, or none, got 1"),
         (lambda: FirstStep(Picard(), low=[1.0]), ValueError, "one entry an input each, got 1 and 0"),
         (lambda: FirstStep(Picard(), 1, coefficients=[1.0]), ValueError, "must hold 0 numbers for 0 inputs, got 1"),
         (

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from settlepoint.problems import Batch
+from settlepoint.problems.batch import joined
 
 
 def batch(n: int = 10) -> Batch:
@@ -70,3 +71,14 @@ def test_floats_change_their_dtype_and_counts_do_not() -> None:
 def test_refusals(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Batch(**{"x0": torch.zeros(3, 2)} | given)
+
+
+def test_joined_is_what_a_split_takes_apart() -> None:
+    whole = batch()
+    again = joined(*whole.split(0.3))
+    assert torch.equal(again.x0, whole.x0)
+    assert all(torch.equal(again.parameters[name], value) for name, value in whole.parameters.items())
+    assert again.h is not None
+    assert whole.h is not None
+    assert torch.equal(again.h, whole.h)
+    assert joined(Batch(torch.ones(1, 2)), Batch(torch.ones(2, 2))).h is None

@@ -47,11 +47,11 @@ def cost(guarded: Tensor, runner_up: Tensor, step: int) -> Cost:  # (n,), (n,): 
 def guarded(learned: Contender, runner_up: Entry, family: Family, batch: Batch, stop: Tolerance) -> tuple[Entry, Cost]:
     """Safeguarded(learned, runner-up) with the watch that keeps the bound best here: its race here, and its cost.
 
-    Among equals the strictest; the loosest for a first step before the runner-up itself, which goes back on its own.
+    Among equals the strictest; the loosest for a first step before the runner-up itself, which goes back on its own and
+    is the runner-up from there on.
     """
     best: tuple[tuple[float, float, float], Entry, Cost] | None = None
-    alone = isinstance(learned.solver, FirstStep) and repr(learned.solver.solver) == repr(runner_up.contender.solver)
-    for growth, patience in reversed(_SETTINGS) if alone else _SETTINGS:
+    for growth, patience in _SETTINGS[-1:] if goes_back(learned, runner_up) else _SETTINGS:
         solver = Safeguarded(learned.solver, runner_up.contender.solver, growth, patience)
         contender = Contender(f"guarded {learned.name}", solver, "learned", learned.training)
         entry = run(contender, family, batch, stop)
@@ -61,6 +61,12 @@ def guarded(learned: Contender, runner_up: Entry, family: Family, batch: Batch, 
             best = rank, entry, found
     assert best is not None
     return best[1], best[2]
+
+
+def goes_back(learned: Contender, runner_up: Entry) -> bool:
+    """Whether the learned solver is a first step before the runner-up itself, to which it goes back exactly."""
+    solver = learned.solver
+    return isinstance(solver, FirstStep) and repr(solver.solver) == repr(runner_up.contender.solver)
 
 
 def calls(solver: Solver) -> int:

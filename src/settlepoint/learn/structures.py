@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from settlepoint.learn.first_guess import fit_first_step
+from settlepoint.learn.first_guess import fit_first_step, with_reach, within_reach
 from settlepoint.learn.fit import fit
 from settlepoint.learn.levenberg_marquardt import LevenbergMarquardt
 from settlepoint.learn.objective import Digits, Objective, Residuals
 from settlepoint.learn.race import Contender
 from settlepoint.problems import Batch, Family
-from settlepoint.solvers import R2N2, Aitken, Anderson, Broyden, Chebyshev, NewtonKrylov, Picard
+from settlepoint.solvers import R2N2, Aitken, Anderson, Broyden, Chebyshev, FirstStep, NewtonKrylov, Picard
 from settlepoint.solvers.solver import Solver
 
 _NUMBERS = 1_000_000  # unknowns times starts that are trained on at once, so that memory stays near a gigabyte
@@ -126,8 +126,15 @@ def _both(depth: int, context: bool) -> Structure:
         eq, known = lesson.family.equation(part), lesson.solution[: len(part)]
         return fit_first_step(mixing, eq, part.x0, known, degree=2, context=context)
 
+    def train(lesson: Lesson, level: int, solver: Solver) -> Solver:
+        assert isinstance(solver, FirstStep)
+        part = lesson.part(1.0, 1)
+        found = _fitted(lesson, level, with_reach(solver, ()), 1, True)
+        assert isinstance(found, FirstStep)
+        return within_reach(found, lesson.family.equation(part), part.x0)
+
     name = f"first step of degree 2{' with context' if context else ''} and learned mixing"
-    return Structure(name, begin, lambda lesson, level, s: _fitted(lesson, level, s, 1, True))
+    return Structure(name, begin, train)
 
 
 def _fitted(lesson: Lesson, level: int, solver: Solver, stages: int, digits: bool) -> Solver:

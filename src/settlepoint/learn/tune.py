@@ -9,16 +9,18 @@ from dataclasses import asdict, replace
 import torch
 
 from settlepoint.learn.fit import generator
-from settlepoint.learn.guard import calls, cost, guarded
+from settlepoint.learn.guard import Cost, calls, cost, goes_back, guarded
 from settlepoint.learn.levenberg_marquardt import LevenbergMarquardt
-from settlepoint.learn.race import Contender, Entry, race
+from settlepoint.learn.race import Contender, Entry, race, run
 from settlepoint.learn.structures import Lesson, Structure, classical, finite_solutions, structures
 from settlepoint.learn.tune_steps import tune_steps
 from settlepoint.learn.tuned import Budget, Report, Tuned
 from settlepoint.problems import Family
+from settlepoint.problems.batch import joined
 from settlepoint.solve import solve
 from settlepoint.stop import Tolerance
 
+_NEAR = 1.02  # of the least cost: what counts as equal to it
 _WORTH = 0.97  # a learned solver must cost at most this share of the best classical one
 
 
@@ -40,7 +42,8 @@ def tune(
     structures in the end. All but times repeats exactly under one seed, with by="evaluations" and no budget of seconds.
 
     The winner is Safeguarded(learned, runner-up), the runner-up the best classical solver on the validation problems;
-    or the runner-up itself where nothing learned is cheaper there. Held-out problems are for the evidence alone.
+    or the runner-up itself where nothing learned is cheaper there, or where one of the problems it was tuned on costs
+    more than the guard allows. Held-out problems are for the evidence alone.
     """
     budget = (
         Budget(evaluations=budget) if isinstance(budget, int) and not isinstance(budget, bool) else budget or Budget()
@@ -80,11 +83,28 @@ class _Contest:
         runner_up = _dependable(entries, self.by)
         finalists = self._learned(runner_up)
         if not finalists:
-            return self._summed_up([*known], runner_up, None, {}, 1)
-        best = finalists[0].contender
-        winner, bound = guarded(best, runner_up, self.family, self.validation, self.stop)
+            return self._summed_up([*known], runner_up, None, None, 1)
+        best, winner, bound = self._preferred(finalists, runner_up)
         contenders = [*known, *self.dropped, *(e.contender for e in finalists), winner.contender]
-        return self._summed_up(contenders, runner_up, winner, bound.row(), calls(best.solver))
+        return self._summed_up(contenders, runner_up, winner, bound, calls(best.solver))
+
+    def _preferred(self, finalists: list[Entry], runner_up: Entry) -> tuple[Contender, Entry, Cost]:
+        """The finalist that keeps the guard's bound best on training and validation problems together; of those within
+        2 % of the cheapest one that goes back to the runner-up exactly. As it is, guarded on the validation problems,
+        and its bound.
+        """
+        seen = joined(self.training, self.validation)
+        peer = run(runner_up.contender, self.family, seen, self.stop)
+        found: list[tuple[Contender, Entry, Cost]] = []
+        for k, finalist in enumerate(finalists):
+            self.report(f"guarding {finalist.contender.name}", k, len(finalists))
+            entry, bound = guarded(finalist.contender, peer, self.family, seen, self.stop)
+            found.append((finalist.contender, run(entry.contender, self.family, self.validation, self.stop), bound))
+        most = max(bound.within for _, _, bound in found)
+        found = [f for f in found if f[2].within == most]
+        failures, value = min(entry.score(self.by) for _, entry, _ in found)
+        near = [f for f in found if f[1].failures == failures and _value(f[1], self.by) <= _NEAR * value]
+        return min(near, key=lambda f: (not goes_back(f[0], runner_up), _value(f[1], self.by)))
 
     def _lesson(self, runner_up: Entry) -> Lesson:
         solver, stop = runner_up.contender.solver, replace(self.stop, atol=0.01 * self.stop.atol)
@@ -136,7 +156,7 @@ class _Contest:
         return made
 
     def _summed_up(
-        self, contenders: list[Contender], runner_up: Entry, winner: Entry | None, validated: dict, step: int
+        self, contenders: list[Contender], runner_up: Entry, winner: Entry | None, bound: Cost | None, step: int
     ) -> Tuned:
         """The choice from the validation problems, and the evidence from the held-out ones."""
         self.report("held-out problems", 0, 1)
@@ -144,15 +164,18 @@ class _Contest:
         by_name = {e.contender.name: e for e in entries}
         classic = by_name[runner_up.contender.name]
         best = None if winner is None else by_name[winner.contender.name]
-        worth = winner is not None and _cheaper(winner, runner_up, self.by)
+        kept = bound is not None and bound.within == 1.0
+        worth = winner is not None and kept and _cheaper(winner, runner_up, self.by)
         chosen = best if worth and best is not None else classic
         table = [e.row() for e in sorted(entries, key=lambda e: e.score(self.by))]
         verdict = _verdict(classic, best, worth, self.by)
+        if best is not None and bound is not None and not kept:
+            verdict += f" It broke the bound of the guard on {1 - bound.within:.2%} of the problems it was tuned on."
         evidence = {
             "family": self.family.settings(), "tolerance": self.stop.atol, "budget": asdict(self.budget),
             "seed": self.seed, "by": self.by, "winner": chosen.contender.name, "worth": worth, "verdict": verdict,
             "runner_up": runner_up.contender.name, "table": table, "left_out": self.left_out,
-            "torch": torch.__version__, "guard_on_validation": validated,
+            "torch": torch.__version__, "guard_in_tuning": None if bound is None else bound.row(),
         }  # fmt: skip
         if best is not None:
             evidence["guard_on_held_out"] = cost(best.evals, classic.evals, step).row()
@@ -162,7 +185,7 @@ class _Contest:
 def _dependable(entries: list[Entry], by: str) -> Entry:
     """The best classical entry; of those within 2 % of it the first, as the simpler ones come first."""
     failures, value = min(e.score(by) for e in entries)
-    return next(e for e in entries if e.failures == failures and _value(e, by) <= 1.02 * value)
+    return next(e for e in entries if e.failures == failures and _value(e, by) <= _NEAR * value)
 
 
 def _value(entry: Entry, by: str) -> float:

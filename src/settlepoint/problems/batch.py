@@ -62,6 +62,13 @@ class Batch:
         return replace(self, x0=change(self.x0), parameters={k: change(v) for k, v in self.parameters.items()}, h=h)
 
 
+def joined(first: Batch, second: Batch) -> Batch:
+    """The problems of both, in this order. They must come from one family."""
+    parameters = {name: torch.cat((value, second.parameters[name])) for name, value in first.parameters.items()}
+    h = None if first.h is None or second.h is None else torch.cat((first.h, second.h))
+    return Batch(torch.cat((first.x0, second.x0)), parameters, h)
+
+
 def shape_of(value: object) -> object:
     """The shape of a tensor, or the type of anything else, for a message."""
     return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__

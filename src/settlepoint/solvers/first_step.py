@@ -42,12 +42,16 @@ class FirstStep(Solver):
     degree: total degree. low, high: (c,), range of the inputs in training: rows with an input outside, by more than a
     tenth of the range, do not take the step. coefficients: one a monomial, in the order of `monomials`.
 
-    Components in which P(x_0) = x_0 exactly stay. A row whose residual at x_1 is not smaller than at x_0 goes back and
-    continues as if the step had not been: the step costs one evaluation at most.
+    reach: (2,), the largest component of the residual in training before and after the step; rows that begin with a
+    larger one do not take it. Without, no row is refused for that.
+
+    Components in which P(x_0) = x_0 exactly stay. A row whose residual at x_1 is not smaller than at x_0, or beyond
+    reach, goes back and continues as if the step had not been: the step costs one evaluation at most there.
     """
 
     low: Tensor
     high: Tensor
+    reach: Tensor
 
     def __init__(
         self,
@@ -58,6 +62,7 @@ class FirstStep(Solver):
         coefficients: Sequence[float] | Tensor = (),
         low: Sequence[float] | Tensor = (),
         high: Sequence[float] | Tensor = (),
+        reach: Sequence[float] | Tensor = (),
     ):
         super().__init__()
         if not isinstance(solver, Solver):
@@ -69,14 +74,17 @@ class FirstStep(Solver):
         terms = len(monomials(len(low), degree)) if len(low) else 0
         if len(coefficients) != terms:
             raise ValueError(f"coefficients must hold {terms} numbers for {len(low)} inputs, got {len(coefficients)}")
+        if len(reach) not in (0, 2):
+            raise ValueError(f"reach must hold two numbers, or none, got {len(reach)}")
         self.solver, self.degree, self.context = solver, degree, bool(context)
         self.recovery, self.calls = 1 + solver.recovery, solver.calls
         self.coefficients = nn.Parameter(torch.as_tensor(coefficients, dtype=torch.float64).clone())
         self.register_buffer("low", torch.as_tensor(low, dtype=torch.float64).clone())
         self.register_buffer("high", torch.as_tensor(high, dtype=torch.float64).clone())
+        self.register_buffer("reach", torch.as_tensor(reach, dtype=torch.float64).clone())
 
     def extra_repr(self) -> str:
-        numbers = {"coefficients": self.coefficients, "low": self.low, "high": self.high}
+        numbers = {"coefficients": self.coefficients, "low": self.low, "high": self.high, "reach": self.reach}
         learned = "".join(f", {name}={t.tolist()}" for name, t in numbers.items())
         return f"{self.solver!r}, {self.degree}, context={self.context}{learned}"
 
@@ -88,7 +96,7 @@ class FirstStep(Solver):
             return self._jump(eq, z, r, state.inner)
         inner = state.inner
         if state.z is not None and state.r is not None:
-            worse = state.jumped & ~(eq.norm(r) < eq.norm(state.r))
+            worse = state.jumped & ~((eq.norm(r) < eq.norm(state.r)) & self._reached(r, 1))
             z, r = torch.where(rowwise(worse, z), state.z, z), torch.where(rowwise(worse, r), state.r, r)
             begun = self.solver.init(eq, z, r)
             inner = select_state(~state.jumped, inner, begun)  # rows that did not jump go on exactly as without
@@ -105,9 +113,14 @@ class FirstStep(Solver):
             inside = [(u >= a - m) & (u <= b + m) for u, a, b, m in zip(found, low, high, margin, strict=True)]
             known = torch.stack([(i | settled).all(1) for i in inside]).all(0)
             guess = torch.where(settled, z, polynomial_of(found, self.coefficients.to(z.dtype), low, high, self.degree))
-            jumped = known & torch.isfinite(guess).all(1)
+            jumped = known & torch.isfinite(guess).all(1) & self._reached(r, 0)
         moved, inner, extra = stepped(self.solver, eq, z, r, inner, ~jumped)
         return torch.where(rowwise(jumped, z), guess, moved), FirstStepState(inner, jumped, z, r), extra
+
+    def _reached(self, r: Tensor, when: int) -> Tensor:  # (R,)
+        """Whether the residual is no larger than it was in training, before (0) or after (1) the step."""
+        largest = r.abs().amax(1)
+        return largest <= self.reach[when].to(r.dtype) if len(self.reach) else largest >= 0
 
 
 def inputs(eq: Equation, z: Tensor, r: Tensor, context: bool) -> list[Tensor]:  # each (R, W) or (R, 1)
