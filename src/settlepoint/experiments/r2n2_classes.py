@@ -24,7 +24,15 @@ from settlepoint.experiments.experiment import (
     curve,
     outcome,
 )
-from settlepoint.experiments.small_race import SMALL, TOLERANCES, bare_milliseconds, newton, plain_loop, timed
+from settlepoint.experiments.small_race import (
+    SMALL,
+    TOLERANCES,
+    bare_milliseconds,
+    learned_inverse,
+    newton,
+    plain_loop,
+    timed,
+)
 from settlepoint.learn import Digits, LevenbergMarquardt, fit
 from settlepoint.problems import (
     Batch,
@@ -40,6 +48,7 @@ from settlepoint.solvers import R2N2, Aitken, Anderson, Chebyshev, NewtonKrylov,
 from settlepoint.stop import Tolerance
 
 WEIGHTS, SQUARES, MEMORY = "R2N2(3)", "R2N2(3, least squares)", "R2N2(2), weights an iteration"
+INVERSE, CHORD = "R2N2(2), M", "R2N2(1), M"
 CLASSICAL: Mapping[str, Solver] = {
     "Picard": Picard(), "Aitken": Aitken(), "Anderson(2)": Anderson(2), "Anderson(3)": Anderson(3),
     "NewtonKrylov": NewtonKrylov(),
@@ -48,6 +57,8 @@ LEARNED: Mapping[str, R2N2] = {
     WEIGHTS: R2N2(3),
     SQUARES: R2N2(3, output="least_squares"),
     MEMORY: R2N2(2, per_iteration=6),
+    INVERSE: R2N2(2),
+    CHORD: R2N2(1),
 }
 ON_GRIDS = (WEIGHTS, SQUARES)
 """Those of the learned ones that run on grids too."""
@@ -69,6 +80,7 @@ class ClassesScale(Scale):
     """Sizes of the experiment on classes."""
 
     samples: Annotated[int, "problems of each class that train and test R2N2, 70 % of them train"] = 100
+    small: Annotated[int, "the same of the small systems"] = 500
     starts: Annotated[int, "starts of the training"] = 4
     iterations: Annotated[int, "iterations of Levenberg-Marquardt"] = 40
     tried: Annotated[int, "problems of each class that are solved"] = 100
@@ -85,14 +97,14 @@ class Classes(Experiment):
     id = "r2n2-classes"
     title = "Learned solvers on further classes of problems"
     claim = (
-        "Weights trained on Bratu at 10^2 points solve it at 256^2; a solver without inner products is at least 3 "
-        "times faster than the best classical one on many small systems."
+        "Weights trained on Bratu at 10^2 points solve it at 256^2; on many small systems a solver without inner "
+        "products takes less time than the best classical one, but not 3 times less."
     )
     source = "classes of our own; the transfer of sizes is claimed in R2N2, Sec. 5"
     scales: ClassVar = {
         "smoke": ClassesScale(
-            seeds=1, samples=20, starts=2, iterations=8, tried=8, large=24, lambdas=(1.0, 6.0), scipy=2, rows=200,
-            repeats=1,
+            seeds=1, samples=20, small=20, starts=2, iterations=8, tried=8, large=24, lambdas=(1.0, 6.0), scipy=2,
+            rows=200, repeats=1,
         ),
         "cpu": ClassesScale(seeds=3),
         "paper": ClassesScale(seeds=5, samples=500, starts=12, tried=1000, scipy=50, repeats=10),
@@ -124,11 +136,15 @@ class Classes(Experiment):
                 *(Column(f"evals small {t:g}", f"evaluations to {t:g}, mean", fmt=".1f") for t in TOLERANCES),
                 Column("training seconds small", "training", "CPU s", fmt=".1f"),
                 Column("gain 1e-08", "best classical / this, 1e-8", "times", fmt=".2f", better="high"),
+                Column("limit 1e-08", "the same if only evaluations took time", "times", fmt=".2f"),
             ),
             caption="One thread. The small systems are solved all at once, each row to its tolerance in the 2-norm. "
             "plain loop: Picard on the whole batch until its slowest row is done. Newton with LAPACK: "
-            "numpy.linalg.solve on the dense Jacobians of all rows. One evaluation of P on all "
-            "rows takes 'ms evaluation' of the notes.",
+            "numpy.linalg.solve on the dense Jacobians of all rows. M: the preconditioner nearest to the inverse of "
+            "I - P', by least squares on training problems; R2N2(1), M is the chord method with it. inf: a row was not "
+            "solved. Hoped for: 3 times less time than the best classical solver. One evaluation of P on all rows "
+            "takes 'ms evaluation' of the notes, so that this would leave time for some 16 evaluations and nothing "
+            "else.",
         ),
     )  # fmt: skip
     figures: ClassVar = (
@@ -177,7 +193,8 @@ class Classes(Experiment):
             Check.at_least(
                 "small systems to 1e-8: best classical time over best learned",
                 max((mean(cell, "gain 1e-08") for cell in LEARNED), default=np.nan),
-                3,
+                1,
+                "hoped for: 3",
             ),
         )
 
@@ -209,12 +226,15 @@ def _grid(
 
 def _trained(cell: str, family: Family, iterations: int, seed: int, scale: ClassesScale) -> tuple[R2N2, float]:
     trainer = LevenbergMarquardt(
-        scale.starts, scale.iterations, 0.1 if cell == SQUARES else 0.5, trial=min(15, scale.iterations // 2)
+        scale.starts, scale.iterations, 0.5 if cell in (WEIGHTS, MEMORY) else 0.1, trial=min(15, scale.iterations // 2)
     )
-    batch = family.sample(scale.samples, generator_from(Classes.id, "training", family.name, seed))
+    count = scale.small if family is SMALL else scale.samples
+    batch = family.sample(count, generator_from(Classes.id, "training", family.name, seed))
     begin = time.process_time()
-    solver = fit(LEARNED[cell], family, iterations, trainer=trainer, seed=seed, samples=batch).solver
-    assert isinstance(solver, R2N2)
+    start = LEARNED[cell]
+    if cell in (INVERSE, CHORD):
+        start = R2N2(start.stages, preconditioner=learned_inverse(batch))
+    solver = fit(start, family, iterations, trainer=trainer, seed=seed, samples=batch).solver
     if cell == MEMORY:
         close = LevenbergMarquardt(3, scale.iterations, 0.05)
         solver = fit(solver, family, 6, Digits(1e-8, 1.0), close, seed=seed, samples=batch).solver

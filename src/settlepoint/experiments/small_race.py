@@ -11,9 +11,10 @@ from torch import Tensor
 
 from settlepoint.equation import Equation
 from settlepoint.experiments.settling import cpu_seconds
+from settlepoint.learn.objective import rollout
 from settlepoint.problems import Batch, SmallSystems
 from settlepoint.solve import solve
-from settlepoint.solvers import Aitken, Anderson, Solver
+from settlepoint.solvers import Aitken, Anderson, Picard, Solver
 from settlepoint.stop import Tolerance
 
 SMALL = SmallSystems()
@@ -27,6 +28,7 @@ Plain = Callable[[Equation, Batch, float], int]  # to a tolerance; returns its e
 def timed(name: str, contender: Solver | Plain, batch: Batch, repeats: int) -> dict[str, float]:
     """CPU milliseconds, mean evaluations, and the best rival's time over this one's, at every tolerance.
 
+    limit: what that ratio would be if nothing but the evaluations of this one took time.
     The rivals run beside it in every round. inf evaluations and gain 0 where a row was not solved.
     """
     eq, metrics = SMALL.equation(batch), {}
@@ -44,8 +46,10 @@ def timed(name: str, contender: Solver | Plain, batch: Batch, repeats: int) -> d
                 variants[name] = partial(contender, eq, batch, tolerance)
                 evals = float(contender(eq, batch, tolerance))
             seconds = cpu_seconds(variants, repeats)
-        gain = min(seconds[n] for n in RIVALS) / seconds[name] if np.isfinite(evals) else 0.0
+        rival = min(seconds[n] for n in RIVALS)
+        gain = rival / seconds[name] if np.isfinite(evals) else 0.0
         found = {"ms": 1e3 * seconds[name], "evals small": evals, "gain": gain}
+        found["limit"] = 1e3 * rival / (evals * bare_milliseconds(batch, repeats))
         metrics |= {f"{key} {tolerance:g}": value for key, value in found.items()}
     return metrics
 
@@ -55,6 +59,20 @@ def bare_milliseconds(batch: Batch, repeats: int) -> float:
     eq = SMALL.equation(batch)
     with torch.no_grad():
         return 1e3 * cpu_seconds({"P": lambda: eq.operator(batch.x0, *eq.context)}, 10 * repeats)["P"]
+
+
+def learned_inverse(batch: Batch, steps: int = 6) -> Callable[[Tensor], Tensor]:
+    """v -> M v with the M (m, m) nearest to what takes residuals to errors: argmin sum |M r_k - (x* - x_k)|^2 / |r_k|^2
+    over the first iterates of Picard on these problems.
+    """
+    eq, exact = SMALL.equation(batch).at(batch.x0), SMALL.reference(batch)
+    with torch.no_grad():
+        states = [batch.x0, *rollout(Picard(), eq, batch.x0, steps).iterates]
+        pairs = [(eq.flat(x) - x, exact - x) for x in states]
+        sizes = [eq.norm(r)[:, None] for r, _ in pairs]
+        r, e = (torch.cat([pair[i] / n for pair, n in zip(pairs, sizes, strict=True)]) for i in (0, 1))
+        M = torch.linalg.lstsq(r, e, driver="gelsd").solution
+    return lambda v: v @ M
 
 
 def plain_loop(eq: Equation, batch: Batch, tolerance: float) -> int:
