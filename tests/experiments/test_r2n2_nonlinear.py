@@ -11,7 +11,7 @@ import torch
 from settlepoint.experiments import REGISTRY
 from settlepoint.experiments.courses import Course, course, newton_gmres, quartiles, scipy_course
 from settlepoint.experiments.experiment import Context, Results
-from settlepoint.experiments.r2n2_nonlinear import EXPERIMENT, LEARNED, SCIPY, SETS, NonlinearScale
+from settlepoint.experiments.r2n2_nonlinear import EXPERIMENT, LEARNED, SCIPY, SETS, NonlinearScale, _elsewhere
 from settlepoint.problems import Chandrasekhar
 from settlepoint.runs import Record
 from settlepoint.solvers import Picard
@@ -53,6 +53,22 @@ def test_scipy_ends_where_it_says(generator: torch.Generator) -> None:
     found = scipy_course(Chandrasekhar(m=5), Chandrasekhar(m=5).sample(2, generator), 30)
     assert float(found.residual[:, -1].max()) < 1e-8
     assert bool((found.evals[:, -1] > found.evals[:, 1]).all())
+
+
+def test_the_end_of_a_course_and_whether_it_is_the_root_of_physics(generator: torch.Generator) -> None:
+    family = Chandrasekhar(m=5)
+    batch = family.sample(3, generator)
+    physical = family.reference(batch)
+    eq = family.equation(batch)
+    scipy = scipy_course(family, batch, 30)
+    for found in (course(Picard(), eq, batch.x0, 60), newton_gmres(eq, batch.x0, 12, inner=5), scipy):
+        assert found.end is not None
+        last = torch.linalg.vector_norm(eq.residual(found.end), dim=1)  # type: ignore[arg-type]
+        assert torch.allclose(last, found.residual[:, -1], atol=1e-14)
+        assert _elsewhere(found, physical) == 0
+    assert _elsewhere(scipy, physical + torch.tensor([[0.0], [0.1], [0.1]])) == pytest.approx(200 / 3)
+    lost = replace(scipy, residual=torch.ones_like(scipy.residual))
+    assert _elsewhere(lost, physical + 1) == 0  # solves nothing, so is at no other root
 
 
 def test_evaluations_include_the_one_that_shows_it() -> None:

@@ -18,10 +18,11 @@ from settlepoint.solvers import Solver
 
 @dataclass(frozen=True)
 class Course:
-    """evals, residual: (R, K+1), evaluations spent to make x_k and |P(x_k) - x_k|, for k = 0 ... K."""
+    """evals, residual: (R, K+1), evaluations spent to make x_k, and |P(x_k) - x_k|, k = 0 ... K. end: (R, m), x_K."""
 
     evals: Tensor
     residual: Tensor
+    end: Tensor | None = None
 
     def within(self, tolerance: float) -> Tensor:  # (R,)
         """Evaluations to a residual below the tolerance, the one that shows it included; inf where never."""
@@ -38,10 +39,11 @@ def course(solver: Solver, eq: Equation, x0: Tensor, iterations: int) -> Course:
     bound = eq.at(x0)
     with torch.no_grad():
         first = bound.flat(x0) - x0
-        residuals = [first, *rollout(solver, bound, x0, iterations).residuals]
+        path = rollout(solver, bound, x0, iterations)
+    residuals = [first, *path.residuals]
     norms = torch.stack([torch.linalg.vector_norm(r, dim=1) for r in residuals], 1)
     calls = 1 + solver.calls
-    return Course(_counted(norms, calls), norms)
+    return Course(_counted(norms, calls), norms, path.iterates[-1] if path.iterates else x0)
 
 
 def newton_gmres(eq: Equation, x0: Tensor, iterations: int, inner: int = 3) -> Course:
@@ -57,7 +59,7 @@ def newton_gmres(eq: Equation, x0: Tensor, iterations: int, inner: int = 3) -> C
             if k < iterations:
                 x = x + _gmres(lambda v, x=x: v - torch.func.jvp(bound.flat, (x,), (v,))[1], r, inner)
     residual = torch.stack(norms, 1)
-    return Course(_counted(residual, 1 + inner), residual)
+    return Course(_counted(residual, 1 + inner), residual, x)
 
 
 def _gmres(product: Callable[[Tensor], Tensor], r: Tensor, inner: int) -> Tensor:
@@ -82,11 +84,13 @@ def scipy_course(family: Family, batch: Batch, iterations: int, inner: int | Non
     place of its defaults, LGMRES of at most 20.
     """
     rows = [_scipy_row(family, batch.rows(slice(i, i + 1)), iterations, inner) for i in range(len(batch))]
-    evals, residual = (torch.tensor([row[i] for row in rows], dtype=torch.float64) for i in (0, 1))
-    return Course(evals, residual)
+    evals, residual, end = (torch.tensor(np.array([row[i] for row in rows])) for i in (0, 1, 2))
+    return Course(evals, residual, end)
 
 
-def _scipy_row(family: Family, batch: Batch, iterations: int, inner: int | None) -> tuple[list[float], list[float]]:
+def _scipy_row(
+    family: Family, batch: Batch, iterations: int, inner: int | None
+) -> tuple[list[float], list[float], np.ndarray]:
     from scipy.optimize import NoConvergence, newton_krylov
 
     eq, calls = family.equation(batch), 0
@@ -98,10 +102,11 @@ def _scipy_row(family: Family, batch: Batch, iterations: int, inner: int | None)
             return eq.residual(torch.from_numpy(v)[None])[0].numpy()  # type: ignore[index]
 
     x0 = batch.x0[0].numpy()
-    evals, norms = [0.0], [float(np.linalg.norm(residual(x0)))]
+    evals, norms, ends = [0.0], [float(np.linalg.norm(residual(x0)))], [x0]
     calls = 0
 
-    def note(_: np.ndarray, r: np.ndarray) -> None:
+    def note(x: np.ndarray, r: np.ndarray) -> None:
+        ends.append(x.copy())
         evals.append(float(calls))
         norms.append(float(np.linalg.norm(r)))
 
@@ -114,7 +119,7 @@ def _scipy_row(family: Family, batch: Batch, iterations: int, inner: int | None)
             pass
     lacking = iterations + 1 - len(norms)
     last = norms[-1] if np.isfinite(norms[-1]) else np.nan
-    return evals + [evals[-1]] * lacking, norms + [last] * lacking
+    return evals + [evals[-1]] * lacking, norms + [last] * lacking, ends[-1]
 
 
 def _counted(norms: Tensor, calls: int) -> Tensor:
