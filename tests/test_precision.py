@@ -159,3 +159,21 @@ def test_zero_tolerance_ends_without_a_claim_it_cannot_hold(name, dtype):
     met = sol.converged
     assert torch.equal(again[met], sol.value[met])
     assert set(sol.counts()) <= {"CONVERGED", "STALLED", "CYCLING", "MAX_STEPS"}
+
+
+@pytest.mark.parametrize("solver", [Anderson(2), Anderson(3), Broyden()], ids=repr)
+@pytest.mark.parametrize("A", [[[0.0, 0.0], [0.0, 0.0]], [[1.0, 1.0], [1.0, 1.0]]], ids=["zero", "singular"])
+def test_a_system_without_a_solution_is_never_converged(solver, A):
+    """At ||x|| = 1e16 rounding swallows b: P(x) - x vanishes in float64, while A x = b holds nowhere."""
+    matrix, b = torch.tensor(A, dtype=torch.float64), torch.tensor([[0.3, -0.7], [1.0, 0.5]], dtype=torch.float64)
+    eq = Equation(lambda x: x - (x @ matrix.T - b))
+    sol = solve(eq, torch.zeros_like(b), solver, Tolerance(1e-8, max_steps=300))
+    assert not bool(sol.converged.any()), sol.counts()
+
+
+def test_large_values_converge_to_what_they_can_be_judged_by():
+    """||x|| = 1e6 in float32 and float64, to tolerances above their rounding."""
+    for dtype, atol in ((torch.float64, 1e-8), (torch.float32, 1.0)):
+        f = torch.full((3, 4), 1e6, dtype=dtype)
+        sol = solve(Equation(lambda x: x / 2, f), torch.zeros_like(f), stop=Tolerance(atol, max_steps=200))
+        assert sol.counts() == {"CONVERGED": 3}

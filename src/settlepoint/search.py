@@ -15,6 +15,7 @@ from settlepoint.solvers.solver import State, gather_state
 from settlepoint.stop import Tolerance
 
 _WASTE = 0.25  # compact when finished rows have cost this share of a batch evaluation
+_BLIND = 2.0**-8  # share of a rounding unit of the value below which no tolerance can be judged
 _AGREE = 64  # rounding units by which gathered rows may differ from the whole batch
 
 
@@ -213,14 +214,24 @@ class Search:
             )
         drift = [d.value.detach() * torch.nan if d.drift is None else d.drift for d in done]
         moved = any(d.drift is not None for d in done)
+        value = stack([d.value for d in done]) if done else self.z
         return Outcome(
-            stack([d.value for d in done]) if done else self.z, whole("status", torch.int64),
+            value, self._judged(value, whole("status", torch.int64)),
             whole("steps", torch.int64), evals, whole("residual", self.z.dtype), whole("taken", torch.int64),
             self.work + int(self.work_rows),
             self._trace(size), self.notes + list(self.state.notes if self.state is not None else ()),
             stack(drift) if moved else None,
             self.state if len(self.rows) == size else None,
         )  # fmt: skip
+
+    def _judged(self, value: Tensor, status: Tensor) -> Tensor:
+        """CONVERGED rows so large that rounding alone can make their residual vanish are STALLED.
+
+        A linear system without a solution is the usual way there: at ||x|| = 1e16, x - (A x - b) is x, whatever b is.
+        """
+        size = self.eq.measure(value.detach())
+        blind = self.stop.atol + self.stop.rtol * size < _BLIND * _eps(self.eq, value) * size
+        return torch.where(blind & (status == int(Status.CONVERGED)), int(Status.STALLED), status)
 
     def _trace(self, size: int) -> Trace | None:
         if self.seen is None:
