@@ -343,3 +343,22 @@ def test_a_singular_matrix_trains_to_what_can_be_had(singular):
     least = (4 + 16) * float(lost.square().sum(1).mean())
     found = quick(family=family, samples=batch)
     assert found.loss == pytest.approx(least, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "text"),
+    [
+        ({"solver": None}, TypeError, "solver must be a Solver, got NoneType"),
+        ({"family": None}, TypeError, "family must be a Family, got NoneType"),
+        ({"weight": 3.0}, TypeError, "weight must be a function of k .* got 3.0"),
+        ({"weight": lambda k: -1.0}, ValueError, "weight must be >= 0 and finite, got -1.0 at k = 1"),
+        ({"weight": lambda k: math.nan}, ValueError, "weight must be >= 0 and finite, got nan at k = 1"),
+        ({"trainer": LevenbergMarquardt}, TypeError, "trainer must be a Trainer, got the class LevenbergMarquardt"),
+        ({"penalty": 1.0}, TypeError, "penalty must be a function of the solver, got float"),
+        ({"penalty": lambda s: 1.0}, TypeError, "penalty must return a tensor, .* got 1.0"),
+    ],
+)
+def test_refuses_arguments_of_another_kind(changes, error, text):
+    options = {"solver": R2N2(2), "family": LinearFamily("A1"), "iterations": 2, "samples": 10, **changes}
+    with pytest.raises(error, match=text):
+        fit(**options)

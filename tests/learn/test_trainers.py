@@ -240,7 +240,7 @@ def test_least_squares_refuses_curved_errors():
     [
         (lambda: LevenbergMarquardt(0), "starts must be an integer >= 1, got 0"),
         (lambda: LevenbergMarquardt(True), "starts must be an integer >= 1, got True"),
-        (lambda: LevenbergMarquardt(iterations=-1), "iterations must be >= 0, got -1"),
+        (lambda: LevenbergMarquardt(iterations=-1), "iterations must be an integer >= 0, got -1"),
         (lambda: LevenbergMarquardt(spread=-0.1), "spread must be >= 0, got -0.1"),
         (lambda: LevenbergMarquardt(spread=float("nan")), "spread must be >= 0, got nan"),
         (lambda: LevenbergMarquardt(keep=0.0), r"keep must lie in \(0, 1\], got 0.0"),

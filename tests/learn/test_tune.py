@@ -310,6 +310,8 @@ def test_not_worth_it_is_said_when_so(few):
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [
+        (lambda: tune(None), TypeError, "family must be a Family, .* got NoneType"),  # pyright: ignore
+        (lambda: tune(SMALL, tolerance="1e-8"), ValueError, "must be a finite number > 0, got '1e-8'"),  # pyright: ignore
         (lambda: tune(SMALL, tolerance=0.0), ValueError, "tolerance must be a finite number > 0, got 0.0"),
         (lambda: tune(SMALL, tolerance=math.nan), ValueError, "tolerance must be a finite number > 0, got nan"),
         (lambda: tune(SMALL, by="memory"), ValueError, "by must be 'evaluations' or 'seconds', got 'memory'"),
@@ -343,6 +345,7 @@ def test_a_family_that_nobody_solves(few):
     )  # fmt: skip
     found = tune(family, Budget(evaluations=20, training=20, validation=5, held_out=5), trainer=QUICK)
     assert found.worth is False
+    assert found.verdict.startswith("Nobody solves it: none of 5 held-out problems")
     assert {r["failures"] for r in found.table} == {5}
 
 

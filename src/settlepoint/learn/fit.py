@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +61,7 @@ def fit(
     """
     if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
         raise ValueError(f"iterations must be an integer >= 1, got {iterations!r}")
+    _check_kinds(solver, family, weight, trainer, penalty)
     batch = samples if isinstance(samples, Batch) else family.sample(samples, generator(seed, 0))
     objective = _objective(family, solver, weight)
     if certify_interval is not None:
@@ -130,7 +132,24 @@ class _Call(nn.Module):
 
     def forward(self, objective: Objective, task: Task, iterations: int, penalty: Penalty | None) -> Tensor:
         errors = objective.errors(self.solver, task, iterations)
-        return errors if penalty is None else torch.cat((errors, penalty(self.solver).reshape(-1)))
+        if penalty is None:
+            return errors
+        more = penalty(self.solver)
+        if not isinstance(more, Tensor):
+            raise TypeError(f"penalty must return a tensor, made from the weights of the solver, got {more!r}")
+        return torch.cat((errors, more.reshape(-1)))
+
+
+def _check_kinds(solver: Any, family: Any, weight: Any, trainer: Any, penalty: Any) -> None:
+    """Refuses what is no solver, family, weight, trainer or penalty."""
+    for name, value, kind in (("solver", solver, Solver), ("family", family, Family), ("trainer", trainer, Trainer)):
+        if not isinstance(value, kind) and not (name == "trainer" and value is None):
+            found = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+            raise TypeError(f"{name} must be a {kind.__name__}, got {found}")
+    if not (weight is None or isinstance(weight, Objective) or callable(weight)):
+        raise TypeError(f"weight must be a function of k such as lambda k: 4.0**k, or an Objective, got {weight!r}")
+    if not (penalty is None or callable(penalty)):
+        raise TypeError(f"penalty must be a function of the solver, got {type(penalty).__name__}")
 
 
 def _objective(family: Family, solver: Solver, weight: Weight | Objective | None) -> Objective:

@@ -34,8 +34,8 @@ class LevenbergMarquardt(Trainer):
 
     def __post_init__(self):
         check_starts(self.starts, self.spread)
-        if self.iterations < 0:
-            raise ValueError(f"iterations must be >= 0, got {self.iterations}")
+        if isinstance(self.iterations, bool) or not isinstance(self.iterations, int) or self.iterations < 0:
+            raise ValueError(f"iterations must be an integer >= 0, got {self.iterations!r}")
         if not 0 < self.keep <= 1:
             raise ValueError(f"keep must lie in (0, 1], got {self.keep}")
         if self.jacobian not in ("forward", "difference"):

@@ -77,7 +77,7 @@ class Residuals(Objective):
 
     def errors(self, solver: Solver, task: Task, iterations: int) -> Tensor:
         course = rollout(solver, task.eq, task.z, iterations)
-        scales = [(self.weight(k) / len(task.z)) ** 0.5 for k in range(1, iterations + 1)]
+        scales = [(_weight(self.weight, k) / len(task.z)) ** 0.5 for k in range(1, iterations + 1)]
         return torch.cat([(s * r).flatten() for s, r in zip(scales, course.residuals, strict=True) if s])
 
 
@@ -102,7 +102,7 @@ class Trajectories(Objective):
         assert task.divisor is not None
         course = rollout(solver, task.eq, task.z, iterations, check=False)
         scale = (1 / (task.divisor * len(task.z))).sqrt()[:, None]
-        weights = [self.weight(k) ** 0.5 for k in range(1, iterations + 1)]
+        weights = [_weight(self.weight, k) ** 0.5 for k in range(1, iterations + 1)]
         pairs = zip(weights, course.iterates, task.target.unbind(1), strict=True)
         return torch.cat([(w * scale * (x - exact)).flatten() for w, x, exact in pairs if w])
 
@@ -163,6 +163,14 @@ class Digits(Objective):
         floor = self.tolerance * 10.0**-self.reserve
         square = task.eq.dot(r, r) + floor**2
         return (0.5 * torch.log10(square) - torch.log10(square.new_tensor(floor))) / len(task.z) ** 0.5
+
+
+def _weight(weight: Weight, k: int) -> float:
+    """w_k, checked."""
+    value = weight(k)
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"weight must be >= 0 and finite, got {value} at k = {k}")
+    return value
 
 
 def _bound(family: Family, batch: Batch) -> Task:

@@ -50,8 +50,10 @@ def tune(
     )
     if not isinstance(budget, Budget):
         raise TypeError(f"budget must be a Budget, an integer or None, got {type(budget).__name__}")
-    if not (math.isfinite(tolerance) and tolerance > 0):
-        raise ValueError(f"tolerance must be a finite number > 0, got {tolerance}")
+    if not isinstance(family, Family):
+        raise TypeError(f"family must be a Family, such as problems.from_callable makes, got {type(family).__name__}")
+    if not isinstance(tolerance, int | float) or not (math.isfinite(tolerance) and tolerance > 0):
+        raise ValueError(f"tolerance must be a finite number > 0, got {tolerance!r}")
     if by not in ("evaluations", "seconds"):
         raise ValueError(f"by must be 'evaluations' or 'seconds', got {by!r}")
     if family.form == "rhs":
@@ -199,6 +201,11 @@ def _cheaper(learned: Entry, classic: Entry, by: str) -> bool:
 
 
 def _verdict(classic: Entry, best: Entry | None, worth: bool, by: str) -> str:
+    if classic.failures == len(classic.evals) and (best is None or best.failures == len(best.evals)):
+        return (
+            f"Nobody solves it: none of {len(classic.evals)} held-out problems came to the tolerance; look at one by "
+            "settlepoint.solve, whose statuses say what happens."
+        )
     unit = "evaluations on average" if by == "evaluations" else "CPU seconds in all"
     known = f"{classic.contender.name} takes {_value(classic, by):.3g} {unit}"
     scope = f"on {len(classic.evals)} held-out problems, {classic.failures} of them unsolved"

@@ -75,8 +75,8 @@ class R2N2(Solver):
             _check_count("per_iteration", per_iteration, 1)
         _check_choice("layer", layer, LAYERS)
         _check_choice("output", output, OUTPUTS)
-        if epsilon is not None and not epsilon > 0:
-            raise ValueError(f"epsilon must be > 0, got {epsilon}")
+        if epsilon is not None and not 0 < epsilon < float("inf"):
+            raise ValueError(f"epsilon must be a finite number > 0, got {epsilon}")
         self.stages, self.calls, self.layer, self.per_iteration = stages, stages - 1, layer, per_iteration
         self.output_layer, self.carry, self.epsilon, self.preconditioner = output, carry, epsilon, preconditioner
         inner, weights, memory = self._untrained()
