@@ -318,3 +318,16 @@ def test_the_example_is_a_family_that_solves_and_tunes() -> None:
     assert float((1 + u).abs().min()) > 0.8
     assert settle("tune", f"{EXAMPLE}:family", *SMALL, "-o", "f.safetensors").exit_code == 0
     assert settle("solve", f"{EXAMPLE}:family", "--solver", "f.safetensors").exit_code == 0
+
+
+def test_a_family_that_nobody_solves_gives_no_solver() -> None:
+    """f is NaN: exit code 1, a report, and nothing to load."""
+    Path("lost.py").write_text(OWN + "\nlost = from_callable(lambda x, p: x * float('nan'), orbits, name='lost')\n")
+    result = settle("tune", "lost.py:lost", "-o", "lost.safetensors", *SMALL)
+    assert result.exit_code == 1
+    assert "Nobody solves it" in result.stdout
+    assert "learn.load" not in result.stdout
+    assert not Path("lost.safetensors").exists()
+    assert Path("lost.html").exists()
+    said = json.loads(settle("tune", "lost.py:lost", "-o", "lost.safetensors", *SMALL, "--json").stdout)
+    assert (said["exit_code"], said["solver"]) == (1, None)

@@ -432,3 +432,15 @@ def test_what_the_operator_raises_comes_through():
 
     with pytest.raises(ArithmeticError, match="no more"):
         linear_solve(LinearOperator((9, 9), matvec=product, dtype=float), np.arange(9.0))
+
+
+@pytest.mark.parametrize(
+    "solver", [Anderson(3), R2N2(3, output="least_squares", carry=2)], ids=lambda s: type(s).__name__
+)
+def test_without_a_solution_the_best_iterate_comes_back(solver):
+    """Not the last one, which has run away to 1e16 by then."""
+    A, b = np.ones((2, 2)), np.array([1.0, 2.0])
+    x, info = linear_solve(A, b, solver=solver)
+    assert info > 0
+    assert np.linalg.norm(b - A @ x) <= np.linalg.norm(b)
+    assert np.abs(x).max() < 1e3

@@ -12,6 +12,8 @@ from tests.cells import DOUBLE
 
 from settlepoint import R2N2, Anderson, FixedSteps, NewtonKrylov, Picard, Safeguarded, Tolerance, solve
 from settlepoint.learn import Budget, LevenbergMarquardt, load, save, tune
+from settlepoint.learn.draws import Draws
+from settlepoint.learn.fit import generator
 from settlepoint.learn.guard import Cost, calls, cost, guarded
 from settlepoint.learn.race import Contender, Entry, race, run
 from settlepoint.learn.structures import classical, structures
@@ -192,8 +194,6 @@ def test_all_but_times_repeats(few):
 
 def test_the_table_can_be_measured_again(tuned):
     """The winner's row, from the returned solver on problems drawn anew from the seed's held-out stream."""
-    from settlepoint.learn.fit import generator
-
     found = tuned[0]
     problems = SMALL.sample(BUDGET.held_out, generator(0, 12))
     with torch.no_grad():
@@ -369,3 +369,43 @@ def test_chandrasekhar_meets_the_issue():
         assert not bool((torch.isinf(guarded_one.evals) & torch.isfinite(classic.evals)).any())
         assert bound.within == 1.0
         assert bound.close >= 0.95
+
+
+# ---- where the problems come from ---------------------------------------------------------------------------------
+
+
+FIXED = torch.rand(200, 2, generator=torch.Generator().manual_seed(1), dtype=DOUBLE)
+
+
+def cosine(sampler):
+    """x = cos x, from where the sampler says."""
+    return from_callable(lambda x, p: torch.cos(x), sampler)
+
+
+def test_held_out_problems_that_were_seen_are_told(few):
+    """A sampler that gives the same problems whatever the generator: its evidence is on what it was trained on."""
+    found = tune(
+        cosine(lambda n, g: {"x0": FIXED[:n]}), Budget(60, training=30, validation=20, held_out=20), trainer=QUICK
+    )
+    assert found.evidence["held_out_seen"] == 1.0
+    assert "Beware: 100% of the held-out problems are among those it was tuned on" in found.verdict
+
+
+def test_a_sampler_that_does_not_repeat_is_refused():
+    """Everything random must come from the generator."""
+    family = cosine(lambda n, g: {"x0": torch.rand(n, 2, dtype=DOUBLE)})
+    with torch.random.fork_rng(), pytest.raises(ValueError, match="must take everything random from its generator"):
+        tune(family, BUDGET)
+
+
+def test_honest_samplers_share_nothing(tuned):
+    assert tuned[0].evidence["held_out_seen"] == 0.0
+    assert "Beware" not in tuned[0].verdict
+
+
+def test_seen_by_hand():
+    """Problems 0 to 29 train, 30 to 49 validate, 40 to 59 are held out: half of these were seen."""
+    shift = {10: 0, 11: 30, 12: 40}
+    starts = {generator(0, stream).initial_seed(): first for stream, first in shift.items()}
+    family = cosine(lambda n, g: {"x0": FIXED[starts[g.initial_seed()] :][:n]})
+    assert Draws.of(family, Budget(60, training=30, validation=20, held_out=20), 0).seen == 0.5

@@ -13,10 +13,11 @@ from scipy.integrate import solve_ivp
 from tests.cells import DOUBLE
 from torch import Tensor
 
-from settlepoint import R2N2, FixedSteps, solve
+from settlepoint import R2N2, FixedSteps, Picard, solve
 from settlepoint.learn import Budget, LevenbergMarquardt, Relative, fit, tune, tune_steps
 from settlepoint.learn.fit import generator
 from settlepoint.learn.trial import fresh, trial
+from settlepoint.learn.tune_steps import Landing, Pilot
 from settlepoint.problems import Chandrasekhar, VanDerPol, from_callable
 from settlepoint.solvers.tableaus import HEUN, KUTTA3, RK4
 
@@ -106,6 +107,8 @@ def test_verdict_follows_from_the_table(tuned):
     order = [(r["failures"], -r["gain"]) for r in tuned.table]
     assert order == sorted(order)
     assert {r["problems"] for r in tuned.table} == {8}
+    beside = rows["SciPy RK23"]
+    assert f"SciPy RK23 {beside['gain']:.3g}, {beside['p90_beside_scipy']:.2g}" in tuned.verdict
     json.dumps(tuned.evidence)
 
 
@@ -207,3 +210,15 @@ def test_trial_of_an_initial_value_family():
     assert found.error is not None
     assert found.error.tolist() == pytest.approx(exact.tolist(), rel=1e-6)
     assert bool(found.good.all())
+
+
+def test_beside_scipy_means_the_same_problems():
+    """Gain and 90th percentile of the first 40; a failure lies in the tail."""
+    errors = torch.cat(
+        (torch.full((36,), 0.5), torch.tensor([1.0, 2.0, 3.0, math.nan]), torch.full((60,), 100.0))
+    ).double()
+    landing = Landing(Pilot("a", Picard()), errors, torch.ones(100, dtype=torch.float64), 150)
+    assert landing.first(40).tail == 1.0
+    assert landing.first(4).gain == pytest.approx(2.0)
+    assert landing.row()["p90_beside_scipy"] == 1.0
+    assert replace(landing, errors=torch.full((3,), math.nan)).tail == math.inf

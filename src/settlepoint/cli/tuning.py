@@ -15,7 +15,7 @@ from settlepoint.cli.live import live
 from settlepoint.cli.shared import Json, pairs_of, print_json, print_table, refusals
 from settlepoint.experiments import UsageError
 from settlepoint.experiments.contest import caption, columns, guard, write_folder
-from settlepoint.experiments.launch import INCOMPLETE
+from settlepoint.experiments.launch import DONE, INCOMPLETE, OFF
 from settlepoint.runs import plain
 
 FamilyName = Annotated[
@@ -40,7 +40,10 @@ def tune_command(
     settings: Fields = None,
     as_json: Json = False,
 ) -> None:
-    """Race classical and learned solvers on a family of problems; write the winner, guarded, and a report."""
+    """Race classical and learned solvers on a family of problems; write the winner, guarded, and a report.
+
+    Exit code 1, and no solver, when none solves a single problem.
+    """
     begin = time.monotonic()
     page, folder = out.with_suffix(".html"), out.with_name(f"{out.stem}-tune")
     with refusals():
@@ -53,16 +56,36 @@ def tune_command(
         except KeyboardInterrupt:
             typer.echo("settle: interrupted, nothing was written", err=True)
             raise typer.Exit(INCOMPLETE) from None
-        learn.save(tuned.solver, out, tuned.evidence)
+        if solved := _solved(tuned):
+            learn.save(tuned.solver, out, tuned.evidence)
         reports.write([write_folder(tuned, folder, time.monotonic() - begin)], page)
     if as_json:
-        files = {"solver": str(out), "report": str(page), "run": str(folder)}
+        files = {"solver": str(out) if solved else None, "report": str(page), "run": str(folder)}
         said = {"winner": tuned.name, "worth": tuned.worth, "verdict": tuned.verdict, "guard": guard(tuned)}
-        print_json(plain({"exit_code": 0, **files, **said, "table": tuned.table, "evidence": _short(tuned.evidence)}))
-        return
+        print_json(
+            plain(
+                {
+                    "exit_code": DONE if solved else OFF,
+                    **files,
+                    **said,
+                    "table": tuned.table,
+                    "evidence": _short(tuned.evidence),
+                }
+            )
+        )
+        raise typer.Exit(DONE if solved else OFF)
     print_table(*_table(tuned))
     typer.echo("\n".join((caption(tuned), "", tuned.verdict, *_remarks(tuned), "")))
+    if not solved:
+        typer.echo(f"solver: none was written\nreport: {page}\nrun:    {folder}")
+        raise typer.Exit(OFF)
     typer.echo(f"solver: {out}\nreport: {page}\nrun:    {folder}\n\n{_use(out, tolerance, chosen.form)}")
+
+
+def _solved(tuned: learn.Tuned) -> bool:
+    """Whether the winner solves any of the held-out problems."""
+    row = next(row for row in tuned.table if row["name"] == tuned.name)
+    return row["failures"] < row["problems"]
 
 
 def _short(evidence: dict[str, Any]) -> dict[str, Any]:

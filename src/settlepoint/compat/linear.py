@@ -84,14 +84,17 @@ class _Search:
     def run(self) -> tuple[Tensor, int]:
         """x and info. A round is worth its start while the one before has halved the residual."""
         x, before = self.system.x0, float("inf")
+        best, least = x, float("inf")
         while True:
             r = self.system.residual(x)
             norm = float(length(r))
             if norm <= self.tol:
                 return x, 0
+            if norm < least:
+                best, least = x, norm
             left = self.count.steps - self.done
             if left < 1 or not norm < float("inf") or not norm <= 0.5 * before:
-                return x, max(1, -(-self.done // self.count.cycle))
+                return best, max(1, -(-self.done // self.count.cycle))
             before = norm
             x = self._given(x, r, left, self.solver) if self.solver is not None else self._krylov(x, r, left)
 

@@ -125,11 +125,15 @@ class Tuning(Experiment):
             (
                 Column("gain", "winner", fmt=".3g"),
                 Column("gain_at_twice_the_steps", "winner, 100 steps", fmt=".3g"),
+                Column("gain_beside_scipy", "winner, beside SciPy", fmt=".3g"),
+                Column("p90_beside_scipy", "winner, error, 90 %", fmt=".2g"),
+                Column("p90 SciPy RK23", "SciPy RK23, error, 90 %", fmt=".2g"),
                 *(Column(f"gain {name}", name, fmt=".3g") for name in INTEGRATORS),
             ),
             (STEPPED,),
             "Geometric means over the held-out problems. SciPy's adaptive pairs at the tightest tolerance that stays "
-            "within 150 evaluations, on 40 of them.",
+            "within 150 evaluations, on 40 of them, as 'beside SciPy' and the 90th percentiles. Where steps are "
+            "fixed the errors of the hardest problems may be larger than where they adapt.",
         ),
     )
     figures: ClassVar = tuple(
@@ -182,9 +186,12 @@ class Tuning(Experiment):
             for name in STRESS if results.scale.stress else ():
                 found += _bounds(results, "chandrasekhar", f"{name} ", name)[: 2 if name in PROMISED else 1]
         if STEPPED in results.cells:
-            gain, peer = (results.mean(STEPPED, key) for key in ("gain", "gain SciPy RK23"))
+            keys = ("gain", "gain_beside_scipy", "gain SciPy RK23")
+            gain, beside, peer = (results.mean(STEPPED, key) for key in keys)
             found.append(Check.at_least("vdp: error of Kutta-3 over the winner's", gain, 3.0))
-            found.append(Check.at_least("vdp: error of SciPy's RK23 over the winner's", gain / peer, 1.0))
+            found.append(
+                Check.at_least("vdp: error of SciPy's RK23 over the winner's, same problems", beside / peer, 1.0)
+            )
         return tuple(found)
 
 
@@ -234,7 +241,10 @@ def _costs(tuned: Tuned) -> dict[str, float]:
 def _gains(tuned: Tuned) -> dict[str, float]:
     rows = {row["name"]: row for row in tuned.table}
     winner = rows[tuned.name]
-    metrics = {key: float(winner[key]) for key in ("gain", "gain_at_twice_the_steps")}
+    metrics = {
+        key: float(winner[key]) for key in ("gain", "gain_at_twice_the_steps", "gain_beside_scipy", "p90_beside_scipy")
+    }
+    metrics["p90 SciPy RK23"] = float(rows["SciPy RK23"]["p90_beside_scipy"])
     return metrics | {f"gain {name}": float(rows[name]["gain"]) for name in INTEGRATORS}
 
 

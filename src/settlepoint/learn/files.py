@@ -68,6 +68,8 @@ def _read(path: Path) -> dict[str, Any]:
     """The header, checked."""
     if not path.exists():
         raise FileNotFoundError(f"there is no solver file {path}")
+    if path.is_dir():
+        raise SolverFileError(f"{path} is a folder and no whole safetensors file")
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_KEY)
@@ -79,7 +81,12 @@ def _read(path: Path) -> dict[str, Any]:
         header = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
         raise SolverFileError(f"{path} has a broken header: {error}") from None
-    if not isinstance(header, dict) or header.get("format") != FORMAT or not isinstance(header.get("solver"), str):
+    if (
+        not isinstance(header, dict)
+        or type(header.get("format")) is not int
+        or header["format"] != FORMAT
+        or not isinstance(header.get("solver"), str)
+    ):
         found = header.get("format") if isinstance(header, dict) else None
         raise SolverFileError(
             f"{path} has format {found!r}; this version reads format {FORMAT}, so tune or save it anew"

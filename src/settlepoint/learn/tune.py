@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 
 import torch
 
-from settlepoint.learn.fit import generator
+from settlepoint.learn.draws import Draws
 from settlepoint.learn.guard import Cost, calls, cost, goes_back, guarded
 from settlepoint.learn.levenberg_marquardt import LevenbergMarquardt
 from settlepoint.learn.race import Contender, Entry, race, run
@@ -71,9 +71,8 @@ class _Contest:
     def __init__(self, family: Family, budget: Budget, stop: Tolerance, seed: int, by: str, trainer, report: Report):
         self.family, self.budget, self.stop, self.seed, self.by = family, budget, stop, seed, by
         self.trainer, self.report, self.begun = trainer, report, time.monotonic()
-        sizes = (budget.training, budget.validation, budget.held_out)
-        parts = (family.sample(n, generator(seed, 10 + i)) for i, n in enumerate(sizes))
-        self.training, self.validation, self.held_out = parts
+        self.draws = Draws.of(family, budget, seed)
+        self.training, self.validation, self.held_out = self.draws.training, self.draws.validation, self.draws.held_out
         self.left_out: list[str] = []
         self.dropped: list[Contender] = []
 
@@ -173,8 +172,10 @@ class _Contest:
         verdict = _verdict(classic, best, worth, self.by)
         if best is not None and bound is not None and not kept:
             verdict += f" It broke the bound of the guard on {1 - bound.within:.2%} of the problems it was tuned on."
+        verdict += self.draws.warning
         evidence = {
-            "family": self.family.settings(), "tolerance": self.stop.atol, "budget": asdict(self.budget),
+            "family": self.family.settings(), "held_out_seen": self.draws.seen,
+            "tolerance": self.stop.atol, "budget": asdict(self.budget),
             "seed": self.seed, "by": self.by, "winner": chosen.contender.name, "worth": worth, "verdict": verdict,
             "runner_up": runner_up.contender.name, "table": table, "left_out": self.left_out,
             "torch": torch.__version__, "guard_in_tuning": None if bound is None else bound.row(),

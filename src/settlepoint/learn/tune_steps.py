@@ -12,7 +12,8 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from settlepoint.learn.fit import fit, generator
+from settlepoint.learn.draws import Draws
+from settlepoint.learn.fit import fit
 from settlepoint.learn.levenberg_marquardt import LevenbergMarquardt
 from settlepoint.learn.objective import Relative, rollout
 from settlepoint.learn.tuned import Budget, Report, Tuned
@@ -76,12 +77,23 @@ class Landing:
         ratio = (self.peer / self.errors.clamp(min=1e-300)).log()
         return float(ratio[torch.isfinite(ratio)].mean().exp())
 
+    @property
+    def tail(self) -> float:
+        """90th percentile of the errors, failures counted as inf."""
+        ordered = self.errors.nan_to_num(torch.inf).sort().values
+        return float(ordered[min(len(ordered) - 1, int(0.9 * len(ordered)))])
+
+    def first(self, count: int) -> Landing:
+        """On the first so many problems alone."""
+        return replace(self, errors=self.errors[:count], peer=self.peer[:count])
+
     def row(self) -> dict[str, Any]:
-        """As a line of a table."""
-        finite = self.errors[torch.isfinite(self.errors)]
+        """As a line of a table. ..._beside_scipy: on the problems that SciPy's pairs run."""
+        finite, first = self.errors[torch.isfinite(self.errors)], self.first(_ADAPTIVE)
         spread = [float(finite.quantile(q)) if len(finite) else float("inf") for q in (0.5, 0.9, 1.0)]
         return {
             "name": self.pilot.name, "kind": self.pilot.kind, "gain": self.gain,
+            "gain_beside_scipy": first.gain, "p90_beside_scipy": first.tail,
             "better": float((self.errors < self.peer).double().mean()),
             "median": spread[0], "p90": spread[1], "worst": spread[2],
             "failures": self.failures, "problems": len(self.errors), "evaluations": self.evaluations,
@@ -106,9 +118,9 @@ def tune_steps(
     The learned step is returned as it is: an explicit step has no residual to guard it by; for
     error control see `compat.scipy.LearnedRK` (carry = 0).
     """
-    sizes = (budget.training, budget.validation, budget.held_out)
-    training, *rest = [family.sample(n, generator(seed, 10 + i)) for i, n in enumerate(sizes)]
-    validation, held_out = (_flight(family, batch) for batch in rest)
+    draws = Draws.of(family, budget, seed)
+    training = draws.training
+    validation, held_out = (_flight(family, batch) for batch in (draws.validation, draws.held_out))
     report = progress or (lambda what, done, of: None)
     pupils, left_out = _train_all(family, training, trainer, seed, budget.seconds, report)
     report("held-out problems", 0, 1)
@@ -120,10 +132,11 @@ def tune_steps(
     worth = best is not None and best.failures <= classic.failures and classic.gain <= _WORTH * best.gain
     chosen = best.pilot if worth and best is not None else classic.pilot
     found = None if best is None else entries[best.pilot.name]
-    verdict = _verdict(found, entries[classic.pilot.name], adaptive, worth)
+    verdict = _verdict(found, entries[classic.pilot.name], adaptive, worth) + draws.warning
     table = [e.row() for e in sorted([*entries.values(), *adaptive], key=_rank)]
     evidence = {
-        "family": family.settings(), "steps": STEPS, "evaluations": STEPS * _STAGES, "budget": asdict(budget),
+        "family": family.settings(), "held_out_seen": draws.seen,
+        "steps": STEPS, "evaluations": STEPS * _STAGES, "budget": asdict(budget),
         "seed": seed, "winner": chosen.name, "worth": worth, "verdict": verdict, "table": table,
         "left_out": left_out, "torch": torch.__version__,
     }  # fmt: skip
@@ -248,11 +261,13 @@ class _Slope:
 
 
 def _verdict(found: Landing | None, classic: Landing, adaptive: list[Landing], worth: bool) -> str:
-    others = ", ".join(f"{e.pilot.name} {e.gain:.3g}" for e in (classic, *adaptive))
-    scope = (
-        f"after {STEPS} steps, {STEPS * _STAGES} evaluations; geometric means, {len(classic.errors)} held-out problems"
-    )
+    """Geometric means over all; beside SciPy on the same problems, where the tail is told too."""
+    count, known = len(classic.errors), f"{classic.pilot.name} {classic.gain:.3g}"
+    scope = f"after {STEPS} steps, {STEPS * _STAGES} evaluations; geometric means, {count} held-out problems"
     if found is None:
-        return f"Nothing was learned. How many times smaller errors are than those of {_PEER}: {others} ({scope})."
-    text = f"{found.pilot.name} has an error {found.gain:.3g} times smaller than {_PEER}; {others} ({scope})"
-    return f"Worth it: {text}." if worth else f"Not worth it: {text}; the classical method is returned."
+        return f"Nothing was learned. How many times smaller errors are than those of {_PEER}: {known} ({scope})."
+    text = f"{found.pilot.name} has an error {found.gain:.3g} times smaller than {_PEER}; {known} ({scope})"
+    first = [found.first(_ADAPTIVE), *adaptive]
+    pairs = ", ".join(f"{e.pilot.name} {e.gain:.3g}, {e.tail:.2g}" for e in first)
+    beside = f" On {len(first[0].errors)} of them, that mean and the 90th percentile of the error: {pairs}."
+    return (f"Worth it: {text}." if worth else f"Not worth it: {text}; the classical method is returned.") + beside
