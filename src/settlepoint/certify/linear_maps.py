@@ -1,0 +1,165 @@
+"""Rules for linear maps: matrices, convolutions, pooling, sums."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from settlepoint.certify.bound import Bound
+from settlepoint.certify.certificate import Refused
+from settlepoint.certify.norms import convolution_norm, finite, spectral_norm
+from settlepoint.certify.traced import Traced, bound_of, plain, rule
+
+_UP = 1 + 1e-12
+
+
+def through(b: Bound, matrix: Tensor, along_last: bool) -> Bound:
+    """Behind A (out, in), applied along the last dimension, or along another one."""
+    A = finite(matrix)
+    if not A.numel():
+        return b.linear(0.0, 0.0, 0.0, 0.0)
+    two, sup = spectral_norm(A), float(A.abs().sum(1).max()) * _UP
+    rows = float(torch.linalg.vector_norm(A, dim=1).max()) * _UP
+    table = A.abs() @ b.table * _UP if along_last and b.table is not None else None
+    return b.linear(two, two if along_last else sup, sup, rows, table)
+
+
+@rule(F.linear)
+def _(y: Tensor, x: Any, weight: Any, bias: Tensor | None = None) -> Bound:
+    if bound_of(weight) is not None or bound_of(bias) is not None:
+        raise Refused("a layer whose weights depend on the state has no bound here; write it as a matrix product")
+    return through(x.bound, plain(weight), along_last=True)
+
+
+@rule(torch.addmm, Tensor.addmm)
+def _(y: Tensor, bias: Any, x: Any, weight: Any, *, beta: float = 1.0, alpha: float = 1.0) -> Any:
+    return (x @ weight) * alpha + bias * beta
+
+
+@rule(torch.baddbmm)
+def _(y: Tensor, bias: Any, x: Any, weight: Any, *, beta: float = 1.0, alpha: float = 1.0) -> Any:
+    return (x @ weight) * alpha + (bias * beta if beta else 0.0)
+
+
+def right_product(x: Traced, matrix: Tensor, y: Tensor) -> Bound:
+    """x @ A for a constant A."""
+    if x.ndim == 1 or matrix.ndim == 1:
+        found = through(x.bound.collapsed(), matrix.reshape(len(matrix), -1).T, along_last=True)
+        return found.without_node()
+    if matrix.ndim == 2:
+        return through(x.bound, matrix.T, along_last=True)
+    return _stacked(x.bound, matrix.mT, along_last=True)
+
+
+def left_product(matrix: Tensor, x: Traced, y: Tensor) -> Bound:
+    """A @ x for a constant A, dense or sparse: along the last dimension but one."""
+    if matrix.layout != torch.strided:
+        from settlepoint.certify.message_passing import multiplied
+
+        return multiplied(matrix, x, y)
+    if x.ndim == 1:
+        return through(x.bound.collapsed(), matrix.reshape(-1, matrix.shape[-1]), along_last=True).without_node()
+    if matrix.ndim == 2:
+        b = x.bound if x.ndim > 2 else x.bound.collapsed()  # of (R, W) the rows themselves are mixed
+        return through(b, matrix, along_last=False)
+    return _stacked(x.bound.collapsed(), matrix, along_last=False)
+
+
+def _stacked(b: Bound, matrices: Tensor, along_last: bool) -> Bound:
+    """A matrix for every leading entry."""
+    A = finite(matrices).flatten(0, -3)
+    if b.rows > 1:
+        b = b.collapsed()
+    two = float(torch.linalg.matrix_norm(A, ord=2).max()) * (1 + 1e-12 * max(A.shape[1:]))
+    sup = float(A.abs().sum(-1).max()) * _UP
+    return b.linear(two, two if along_last else sup, sup, two)
+
+
+@rule(torch.conv1d, torch.conv2d, torch.conv3d, F.conv1d, F.conv2d, F.conv3d)
+def _(
+    y: Tensor, x: Any, weight: Any, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+    groups: int = 1,
+) -> Bound:  # fmt: skip
+    if bound_of(weight) is not None:
+        raise Refused("a convolution whose kernel depends on the state has no bound here")
+    kernel = finite(plain(weight))
+    two, sup = convolution_norm(kernel, groups), float(kernel.abs().flatten(1).sum(1).max()) * _UP
+    rows = float(torch.linalg.vector_norm(kernel.flatten(1), dim=1).max()) * _UP
+    return x.bound.linear(two, torch.inf, sup, rows)
+
+
+@rule(torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d)
+def _(
+    y: Tensor, x: Any, weight: Any, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
+    output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
+) -> Bound:  # fmt: skip
+    """The transpose of a convolution has its norm."""
+    two = convolution_norm(plain(weight), groups)
+    return x.bound.linear(two, torch.inf, torch.inf, two)
+
+
+@rule(F.pad, torch._C._nn.pad)
+def _(y: Tensor, x: Traced, pad: Any, mode: str = "constant", value: float | None = None) -> Bound:
+    """Zeros and constants add nothing; copies enter as often as they are made, at most 2 times a dimension (circular)."""
+    if mode == "constant":
+        return x.bound.without_node()
+    copies = math.prod(
+        1 + math.ceil(max(pad[2 * i], pad[2 * i + 1]) * 2 / max(1, x.shape[-1 - i])) if mode == "circular"
+        else 1 + pad[2 * i] + pad[2 * i + 1]
+        for i in range(len(pad) // 2)
+    )  # fmt: skip
+    root = math.sqrt(copies)
+    return x.bound.linear(root, torch.inf, 1.0, 1.0)
+
+
+@rule(torch.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d)
+def _(y: Tensor, x: Traced, *args: Any, **kwargs: Any) -> Bound:
+    """Every window averages with weights that sum to at most 1; an entry lies in at most as many windows as there are."""
+    return x.bound.linear(_overlap(x, y, args, kwargs), torch.inf, 1.0, 1.0)
+
+
+@rule(F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d)
+def _(y: Tensor, x: Traced, *args: Any, **kwargs: Any) -> Bound:
+    """|max a - max b| <= max |a - b| in every window."""
+    found = x.bound.linear(_overlap(x, y, args, kwargs), torch.inf, 1.0, 1.0)
+    return found.kept(bend=torch.full_like(found.bend, torch.inf))
+
+
+def _overlap(x: Traced, y: Tensor, args: tuple, kwargs: dict) -> float:
+    """The square root of the number of windows that an entry can lie in."""
+    size = args[0] if args else kwargs.get("kernel_size", kwargs.get("output_size"))
+    stride = args[1] if len(args) > 1 else kwargs.get("stride")
+    dims = y.ndim - 2
+    sizes = tuple(size) if isinstance(size, tuple | list) else (size,) * dims
+    strides = sizes if stride is None or stride == [] else stride
+    strides = tuple(strides) if isinstance(strides, tuple | list) else (strides,) * dims
+    if "output_size" in kwargs or not all(isinstance(s, int) for s in (*sizes, *strides)):
+        return math.sqrt(2**dims)
+    return math.sqrt(math.prod(math.ceil(k / s) for k, s in zip(sizes, strides, strict=True)))
+
+
+def _gathered(mean: bool):
+    def gathered(y: Tensor, x: Traced, dim: Any = None, keepdim: bool = False, **kwargs: Any) -> Bound:
+        """n entries each: sqrt(n) in the 2-norm, n in the sup norm; a mean is an n-th of it."""
+        count = plain(x).numel() / max(1, y.numel())
+        share = 1 / count if mean and count else 1.0
+        dims = range(x.ndim) if dim is None else (dim,) if isinstance(dim, int) else dim
+        b = x.bound.collapsed() if 0 in [d % x.ndim for d in dims] else x.bound
+        return b.linear(math.sqrt(count) * share, torch.inf, count * share, math.sqrt(count) * share)
+
+    return gathered
+
+
+rule(torch.sum, Tensor.sum)(_gathered(mean=False))
+rule(torch.mean, Tensor.mean)(_gathered(mean=True))
+
+
+@rule(torch.amax, Tensor.amax, torch.amin, Tensor.amin)
+def _(y: Tensor, x: Traced, dim: Any = None, keepdim: bool = False) -> Bound:
+    """|max a - max b| <= max |a - b|."""
+    found = x.bound.collapsed().linear(1.0, torch.inf, 1.0, 1.0)
+    return found.kept(bend=torch.full_like(found.bend, torch.inf))

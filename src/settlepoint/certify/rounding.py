@@ -1,0 +1,139 @@
+"""The point of a certificate: an equation in float64 where it can be had, its residual, and what rounding may hide."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from settlepoint.certify.certificate import Certificate, Refused, refused
+from settlepoint.equation import Equation
+from settlepoint.outcome import evaluate
+from settlepoint.spaces import Rows, State
+
+_UNITS = 16.0  # of eps sqrt(W) (||x|| + ||P(x)||) that an evaluation is taken to be off by, at most
+_ALIKE = 1e4  # of the same, by which two evaluations may differ before the operator counts as another one
+
+
+def outward(value: Tensor, operations: int = 8) -> Tensor:
+    """value in float64, moved up by as many rounding units as there were operations, and one step of nextafter."""
+    exact = value.double()
+    moved = exact * (1 + operations * torch.finfo(torch.float64).eps)
+    return torch.nextafter(moved, torch.full_like(moved, torch.inf))
+
+
+@dataclass(frozen=True)
+class Point:
+    """A bound equation at a point: what every certificate begins with.
+
+    eq: bound, with its weights in float64 where the operator is a module or promotes. x: the state. z: (R, W). image:
+    P(z). residual: (R,) float64, ||P(z) - z|| in the norm of the space. rounding: (R,), what an evaluation of P is taken
+    to be off by, at most: a model of rounding, not an enclosure.
+    """
+
+    eq: Equation
+    x: State
+    z: Tensor
+    image: Tensor
+    residual: Tensor
+    rounding: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def at(cls, eq: Equation, x: State) -> Point:
+        """The point x. Raises `Refused` for operators that are random, or whose rows depend on each other."""
+        refuse_training(eq.operator)
+        here = cls._seen(eq, detached(x))
+        exact = _exact(eq, here.x)
+        if exact is not None:
+            try:
+                finer = cls._seen(*exact)
+            except Exception:  # the operator takes its own dtype alone: the point stays in it
+                finer = here
+            gap = torch.linalg.vector_norm(finer.image.double() - here.image.double(), dim=1)
+            here = finer if bool((~(gap > _ALIKE * here.rounding)).all()) else here
+        here._check()
+        return here
+
+    @classmethod
+    def _seen(cls, eq: Equation, x: State) -> Point:
+        bound = eq.at(x)
+        assert bound.layout is not None
+        z = bound.layout.flatten(x).detach()
+        image = evaluate(bound, z).detach()
+        sizes = bound.measure(z) + bound.measure(image)
+        delta = _UNITS * bound.layout.eps * max(1, z.shape[1]) ** 0.5 * sizes
+        return cls(bound, x, z, image, bound.measure(image - z), delta)
+
+    def _check(self) -> None:
+        """Some rows once more, by themselves: the same operator must give the same there."""
+        rows = torch.arange(0, len(self.z), 2, device=self.z.device)
+        if not len(rows):
+            return
+        alone = self.eq if len(self.z) == 1 or not self.eq.selectable else self.eq.rows(rows)
+        again = alone.flat(self.z if alone is self.eq else self.z[rows])
+        whole = self.image if alone is self.eq else self.image[rows]
+        allowed = _ALIKE * (self.rounding if alone is self.eq else self.rounding[rows]) + 1e-300
+        if not bool((torch.linalg.vector_norm(again.double() - whole.double(), dim=1) > allowed).any()):
+            return
+        twice = torch.linalg.vector_norm(self.eq.flat(self.z).double() - self.image.double(), dim=1)
+        if bool((twice > _ALIKE * self.rounding).any()):
+            raise Refused(
+                "the operator gives another result when it is called again: it is random or has a state; call .eval() on "
+                "it, or draw its noise once, outside"
+            )
+        raise Refused(
+            "the rows depend on each other or on their place in the batch: give what a row needs through context, and "
+            "make one row of what belongs together"
+        )
+
+
+def attempt(name: str, eq: Equation, x: State, claim: Callable[[Point], Certificate]) -> Certificate:
+    """claim(point), or a refusal of all rows with the reason."""
+    try:
+        return claim(Point.at(eq, x))
+    except Refused as error:
+        layout = eq.at(detached(x)).layout
+        assert layout is not None
+        return refused(layout.rows, torch.zeros(0, device=_first(x).device), str(error), name)
+
+
+def plain_norm(eq: Equation) -> None:
+    """Raise `Refused` unless rows are measured in the plain 2-norm."""
+    if isinstance(eq.space, Rows) and eq.space.weights is not None:
+        raise Refused("the bounds are in the plain 2-norm, and the rows of this space have weights")
+
+
+def refuse_training(operator: object) -> None:
+    """Raise `Refused`, naming the mend, for modules that draw or mix rows in training."""
+    for module in operator.modules() if isinstance(operator, nn.Module) else ():
+        if module.training and isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise Refused("BatchNorm mixes the rows of a batch in training; call .eval() on the model first")
+        if module.training and isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
+            raise Refused("Dropout is in training, where the operator is random; call .eval() on the model first")
+
+
+def _exact(eq: Equation, x: State) -> tuple[Equation, State] | None:
+    """The equation and the state in float64; None where they are already, or cannot be."""
+    if _first(x).dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return None
+    up = lambda v: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v  # noqa: E731
+    all_up = lambda v: tuple(map(up, v)) if isinstance(v, tuple) else up(v)  # noqa: E731
+    try:
+        operator = copy.deepcopy(eq.operator).double() if isinstance(eq.operator, nn.Module) else eq.operator
+    except Exception:  # a module that cannot be copied
+        return None
+    f, context = None if eq.f is None else all_up(eq.f), tuple(map(up, eq.context))
+    return replace(eq, operator=operator, f=f, lam=up(eq.lam), context=context), all_up(x)
+
+
+def detached(x: State) -> State:
+    """x without a graph."""
+    return tuple(t.detach() for t in x) if isinstance(x, tuple) else x.detach()
+
+
+def _first(x: State) -> Tensor:
+    return x[0] if isinstance(x, tuple) else x
