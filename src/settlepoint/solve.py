@@ -143,21 +143,21 @@ class FixedPoint(nn.Module):
     def extra_repr(self) -> str:
         return f"inject={self.inject!r}, stop={self.stop}, adjoint={self.adjoint}"
 
-    def forward(self, u: State, x0: State | None = None, context: tuple = ()) -> State:
-        """Fixed points for the inputs u; x0 overrides the start, context is handed to the operator row by row."""
-        operator, f, compact = self.operator, None, "auto"
+    def posed(self, u: State, x0: State | None = None, context: tuple = ()) -> tuple[Equation, State]:
+        """The equation that `forward` solves for the inputs u, and where it starts."""
         match self.inject:
             case "f":
-                f, start = u, u
+                return Equation(self.operator, u, context=context), u if x0 is None else x0
             case "init":
-                start = u
-            case _:
-                start = _zeros(u)
-                context = (*(u if isinstance(u, tuple) else (u,)), *context)
-        eq = Equation(operator, f, context=context)
-        if self.training and any(_draws(m) for m in self.modules()):
-            compact = False
-        solution = solve(eq, start if x0 is None else x0, self.solver, self.stop, self.adjoint, compact=compact)
+                return Equation(self.operator, context=context), u if x0 is None else x0
+        inputs = u if isinstance(u, tuple) else (u,)
+        return Equation(self.operator, context=(*inputs, *context)), _zeros(u) if x0 is None else x0
+
+    def forward(self, u: State, x0: State | None = None, context: tuple = ()) -> State:
+        """Fixed points for the inputs u; x0 overrides the start, context is handed to the operator row by row."""
+        eq, start = self.posed(u, x0, context)
+        compact = False if self.training and any(_draws(m) for m in self.modules()) else "auto"
+        solution = solve(eq, start, self.solver, self.stop, self.adjoint, compact=compact)
         self.last = solution.detach()
         return solution.value
 

@@ -15,10 +15,6 @@ class Refused(ValueError):
     """No bound is known here; the message says why, and what could be done."""
 
 
-class CertificateWarning(UserWarning):
-    """A certificate was asked for something that it can say less about than hoped."""
-
-
 @dataclass(frozen=True)
 class Certificate:
     """||x - x*|| <= radius for a fixed point x*, row by row.
