@@ -32,11 +32,11 @@ def certificate(eq: Equation, solution: Solution | State, method: str = "auto") 
     """How far a fixed point can be from the value of a solution, row by row.
 
     method: "banach" (a constant for the whole space in the 2-norm), "graph" (the same in the best of three norms),
-    "perron" (entry by entry), "kantorovich" (a proof at the point, whatever the norms), "newton-krylov" (an estimate for
-    any size), or "auto": every proof that applies, the smallest radius of each row, and the estimate where there is no
-    proof. reason says what the claim rests on, and why others were refused. Certificates that need something from you
-    have functions of their own: `ball`, `thomson`, `bielecki`. The solution is not changed; damping and solver play no
-    part, since the true residual P(x) - x is measured anew.
+    "perron" (entry by entry), "kantorovich" (a proof at the point, whatever the norms), "newton-krylov" (an estimate
+    for any size), or "auto": every proof that applies, the smallest radius of each row, and the estimate where there is
+    no proof. reason says what the claim rests on, and why others were refused. Certificates that need something from
+    you have functions of their own: `ball`, `thomson`, `bielecki`. The solution is not changed; damping and solver play
+    no part, since the true residual P(x) - x is measured anew.
 
         >>> import torch, settlepoint as sp
         >>> from settlepoint import certify

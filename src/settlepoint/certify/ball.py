@@ -17,10 +17,10 @@ from settlepoint.spaces import State
 def ball(eq: Equation, x: State, radius: float, bound: float | None = None) -> Certificate:
     """Exactly one fixed point in B(x, r), when M < 1 there and ||P(x) - x|| <= (1 - M) r.
 
-    bound: a Lipschitz constant of T on the ball of radius r around x, taken as proved, so that M = |lam| bound; by default
-    M of P is worked out on that ball (`lipschitz_upper` with a region). At x = f this is Theorem 3 with the condition
-    that it lacks: |lam| ||T(f)|| <= (1 - |lam| M) r. Without it the statement is false: T(y) = y^3, lam = .3, f = .9 has
-    lam M = .9 on B(f, .1) and runs away. The radius claimed is ||P(x) - x|| / (1 - M) <= r.
+    bound: a Lipschitz constant of T on the ball of radius r around x, taken as proved, so that M = |lam| bound; by
+    default M of P is worked out on that ball (`lipschitz_upper` with a region). At x = f this is Theorem 3 with the
+    condition that it lacks: |lam| ||T(f)|| <= (1 - |lam| M) r. Without it the statement is false: T(y) = y^3, lam = .3,
+    f = .9 has lam M = .9 on B(f, .1) and runs away. The radius claimed is ||P(x) - x|| / (1 - M) <= r.
     """
     if not (math.isfinite(radius) and radius > 0):
         raise ValueError(f"radius must be a finite number > 0, got {radius}")

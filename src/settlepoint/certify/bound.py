@@ -28,7 +28,7 @@ class Bound:
     cap: Tensor
     radius: Tensor
     table: Tensor | None = None
-    mixing: tuple[sparse.csr_matrix, Bound] | None = None
+    mixing: Mixing | None = None
 
     @classmethod
     def of_state(cls, radius: Tensor, width: int | None = None) -> Bound:
@@ -95,11 +95,25 @@ class Bound:
         """Where the last dimension is another one."""
         return replace(self, node=torch.full_like(self.node, torch.inf), table=None, mixing=None)
 
-    def kept(self, **changes: Tensor | None) -> Bound:
-        """The same numbers for another shape: no table and no mixing, unless given."""
-        return replace(self, **{"table": None, "mixing": None, **changes})  # pyright: ignore[reportArgumentType]
+    def kept(
+        self,
+        *,
+        two: Tensor | None = None,
+        bend: Tensor | None = None,
+        cap: Tensor | None = None,
+        table: Tensor | None = None,
+        mixing: Mixing | None = None,
+    ) -> Bound:
+        """The same numbers, but for those given, for another shape: no table and no mixing unless given."""
+        two, bend, cap = (a if b is None else b for a, b in ((self.two, two), (self.bend, bend), (self.cap, cap)))
+        return replace(self, two=two, bend=bend, cap=cap, table=table, mixing=mixing)
+
+    def uncapped(self) -> Bound:
+        """The same numbers and table, where the values may be anything."""
+        return self.kept(cap=torch.full_like(self.cap, torch.inf), table=self.table)
 
 
+Mixing = tuple[sparse.csr_matrix, Bound]
 _NUMBERS = ("two", "node", "sup", "entry", "bend", "cap", "radius")
 
 
@@ -112,10 +126,10 @@ def times(a: Tensor | float, b: Tensor | float) -> Tensor:
 def sums(bounds: list[Bound]) -> Bound:
     """Of y_1 + ... + y_k."""
     bounds = level(bounds)
-    add = lambda name: sum((getattr(b, name) for b in bounds[1:]), getattr(bounds[0], name))  # noqa: E731
-    tables = [b.table for b in bounds]
-    table = None if any(t is None for t in tables) else sum(tables[1:], tables[0])  # type: ignore[arg-type]
-    return Bound(*(add(n) for n in ("two", "node", "sup", "entry", "bend", "cap")), bounds[0].radius, table)  # pyright: ignore[reportArgumentType]
+    add = lambda name: torch.stack([getattr(b, name) for b in bounds]).sum(0)  # noqa: E731
+    tables = [b.table for b in bounds if b.table is not None]
+    table = torch.stack(tables).sum(0) if len(tables) == len(bounds) else None
+    return Bound(add("two"), add("node"), add("sup"), add("entry"), add("bend"), add("cap"), bounds[0].radius, table)
 
 
 def joined(bounds: list[Bound], along_last: bool) -> Bound:

@@ -22,9 +22,9 @@ class Certificate:
     kind: (R,) strings. "proved": every constant is an upper bound, computed in float64 and rounded outward; this is not
     interval arithmetic, since what an evaluation of P is off by is a model, 16 eps sqrt(W) (||x|| + ||P(x)||).
     "estimated": some constant was sampled or iterated. "refused": no claim; radius is inf.
-    radius, rate, unique_in: (R,) float64. rate: a bound on the contraction of P near x*. unique_in: x* is the only fixed
-    point in the ball of that radius around x; 0 where uniqueness is not claimed.
-    reason: (R,) strings, what the claim rests on, or why there is none. method: (R,) strings, whose claim it is.
+    radius, rate, unique_in: (R,) float64. rate: a bound on the contraction of P near x*. unique_in: x* is the only
+    fixed point in the ball of that radius around x; 0 where uniqueness is not claimed. reason: (R,) strings, what the
+    claim rests on, or why there is none. method: (R,) strings, whose claim it is.
     """
 
     kind: tuple[str, ...]

@@ -16,11 +16,11 @@ from settlepoint.spaces import State
 def perron(eq: Equation, x: State, table: Tensor | None = None) -> Certificate:
     """|x - x*| <= e for every e with N e + |P(x) - x| <= e, where the Perron root of N is below 1.
 
-    table: N (W, W), nonnegative, with |P(a) - P(b)| <= N |a - b| entry by entry, for all a, b, taken as proved; by default
-    from the absolute weights of the operator, for states of up to 1,000 entries: |W| for tanh(W x + u). The root is a
-    norm of its own, the sup norm with weights, in which a network of small positive weights contracts though ||W||_2 and
-    all row sums exceed 1. Claims existence and uniqueness everywhere. Raises ValueError for a table with negative
-    entries or of another size.
+    table: N (W, W), nonnegative, with |P(a) - P(b)| <= N |a - b| entry by entry, for all a, b, taken as proved; by
+    default from the absolute weights of the operator, for states of up to 1,000 entries: |W| for tanh(W x + u). The
+    root is a norm of its own, the sup norm with weights, in which a network of small positive weights contracts though
+    ||W||_2 and all row sums exceed 1. Claims existence and uniqueness everywhere. Raises ValueError for a table with
+    negative entries or of another size.
     """
 
     def claim(here: Point) -> Certificate:
@@ -70,8 +70,8 @@ def _error(N: Tensor, gap: Tensor, weights: Tensor, root: float) -> Tensor:  # (
 def bielecki(eq: Equation, x: State, times: Tensor, bound: float) -> Certificate:
     """Volterra equations x(t) = f(t) + int_0^t k(t, s, x(s)) ds: a contraction in exp(beta t)-weighted sup norms.
 
-    times: (W,) ascending, the grid of a state (R, W) that the operator integrates over by the trapezoidal rule. bound: L
-    with |k(t, s, a) - k(t, s, b)| <= L |a - b|, taken as proved. However large L T is, N = L times the trapezoidal
+    times: (W,) ascending, the grid of a state (R, W) that the operator integrates over by the trapezoidal rule. bound:
+    L with |k(t, s, a) - k(t, s, b)| <= L |a - b|, taken as proved. However large L T is, N = L times the trapezoidal
     weights is lower triangular, and the weights v_i with N v <= rate v play the part of exp(beta t_i) (Bielecki 1956).
     Refused where the grid is so coarse that L times half a step reaches 1. Raises ValueError for other times.
     """

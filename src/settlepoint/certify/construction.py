@@ -56,7 +56,7 @@ def contractive(module: nn.Module, rate: float) -> nn.Module:
 
 
 class Blend(nn.Module):
-    """T(x, u) = (1 - share) block(x) + share u: an input injected so that T contracts by 1 - share if block does not expand.
+    """T(x, u) = (1 - share) block(x) + share u: contracts by 1 - share where block does not expand.
 
     x, u, result: one shape. What PIGN does with a graph convolution (`layers.Propagation`), for any block.
     """

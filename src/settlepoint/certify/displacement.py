@@ -38,8 +38,8 @@ def exclusion_radius(eq: Equation, x: State, bound: float | None = None) -> Tens
 class Displacement:
     """An estimate of the smallest ||P(x) - x||, the infimal displacement vector of a nonexpansive P.
 
-    vector: like x. size: (R,), its norm. change: (R,), by how much it moved over the last half of the steps, relative to
-    size. steps: taken. moved: (R,) True where size stands clear of what so many steps leave of a fixed point.
+    vector: like x. size: (R,), its norm. change: (R,), by how much it moved over the last half of the steps, relative
+    to size. steps: taken. moved: (R,) True where size stands clear of what so many steps leave of a fixed point.
     """
 
     vector: State

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from settlepoint.certify.bound import Bound, sums, times
 from settlepoint.certify.certificate import Refused
-from settlepoint.certify.traced import Traced, bound_of, guard, plain, rule
+from settlepoint.certify.traced import VIEW, Traced, bound_of, guard, plain, rule
 
 _INF = math.inf
 
@@ -46,7 +46,7 @@ KINKED: dict[str, tuple[float, float, tuple[float, ...], float]] = {
 
 def _all(name: str) -> list[Any]:
     """The functions of torch that go by a name."""
-    homes = (torch, Tensor, F, torch.special, torch._C._nn)
+    homes = (torch, Tensor, F, torch.special, torch._C._nn)  # pyright: ignore[reportAttributeAccessIssue]
     found = [vars(home).get(n) for home in homes for n in (name, f"{name}_")]
     found += [getattr(Tensor, n, None) for n in (name, f"{name}_")]
     return [f for f in found if callable(f)]
@@ -237,9 +237,9 @@ def _(y: Tensor, a: Any, b: Any, *, alpha: float = 1.0, out: None = None) -> Bou
         pair[1] = pair[1].linear(abs(alpha), abs(alpha), abs(alpha), abs(alpha))
     if pair[0] is not None and pair[1] is not None:
         return sums([pair[0], pair[1]])
-    moved, still = (pair[0], b) if pair[0] is not None else (pair[1], a)
+    moved = pair[0] if pair[0] is not None else pair[1]
     assert moved is not None
-    return moved.kept(cap=torch.full_like(moved.cap, torch.inf), table=moved.table)
+    return moved.uncapped()
 
 
 @rule(torch.lerp, Tensor.lerp)
@@ -257,7 +257,7 @@ def _(y: Tensor, condition: Any, a: Any = None, b: Any = None) -> Bound:
         raise Refused("the operator switches where its state crosses a threshold: no bound is known for torch.where")
     given = [f for f in (fitted(a, y), fitted(b, y)) if f is not None]
     if len(given) == 1:
-        return given[0].kept(cap=torch.full_like(given[0].cap, torch.inf))
+        return given[0].uncapped()
     both = sums(given)
     first, second = given
     pair = torch.stack([first.collapsed().two.amax(0, keepdim=True), second.collapsed().two.amax(0, keepdim=True)])
@@ -270,7 +270,7 @@ def _(y: Tensor, x: Traced, mask: Tensor, value: Any) -> Bound:
         raise Refused("a mask that depends on the state has no bound")
     found = fitted(x, y)
     assert found is not None
-    return found.kept(cap=torch.full_like(found.cap, torch.inf))
+    return found.uncapped()
 
 
 def _same(y: Tensor, x: Traced, *args: Any, **kwargs: Any) -> Bound:
@@ -281,6 +281,6 @@ def _same(y: Tensor, x: Traced, *args: Any, **kwargs: Any) -> Bound:
 
 rule(
     Tensor.to, Tensor.type_as, Tensor.float, Tensor.double, Tensor.contiguous, Tensor.clone, torch.clone, Tensor.detach,
-    torch.detach, Tensor.data.__get__, Tensor.type, torch.positive, Tensor.__pos__, Tensor.requires_grad_, Tensor.cpu,
+    torch.detach, VIEW["data"], Tensor.type, torch.positive, Tensor.__pos__, Tensor.requires_grad_, Tensor.cpu,
     Tensor.detach_, torch.nan_to_num, Tensor.nan_to_num, Tensor.resolve_conj, Tensor.resolve_neg,
 )(_same)  # fmt: skip

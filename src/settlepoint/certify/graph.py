@@ -11,7 +11,7 @@ from settlepoint.certify.banach import followed
 from settlepoint.certify.certificate import Certificate, claimed
 from settlepoint.certify.rounding import Point, attempt, outward, plain_norm
 from settlepoint.equation import Equation
-from settlepoint.spaces import Rows, State
+from settlepoint.spaces import State
 
 NORMS = {
     "two": "the 2-norm of all entries",
@@ -61,5 +61,5 @@ def _measured(here: Point, norm: str) -> tuple[Tensor, float]:
         return r.abs().amax(1), math.sqrt(r.shape[1])
     first = here.x[0] if isinstance(here.x, tuple) else here.x
     width = first.shape[-1]
-    per_row = r.reshape(len(r), -1, width) if isinstance(here.eq.space, Rows) else r.reshape(len(r), -1, width)
+    per_row = r.reshape(len(r), -1, width)
     return torch.linalg.vector_norm(per_row, dim=2).amax(1), math.sqrt(per_row.shape[1])

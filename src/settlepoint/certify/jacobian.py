@@ -38,7 +38,8 @@ def jacobians(eq: Equation, z: Tensor) -> Tensor:  # (R, W) -> (R, W, W)
 def product(eq: Equation, z: Tensor, v: Tensor) -> Tensor:
     """J v at z. Raises `Refused` for operators that cannot be differentiated."""
     try:
-        return torch.func.jvp(eq.flat, (z,), (v,))[1]
+        with torch.enable_grad():  # without it torch takes fused transformer layers, which have no forward mode
+            return torch.func.jvp(eq.flat, (z,), (v,))[1].detach()
     except (RuntimeError, NotImplementedError) as error:
         if "vmap" in str(error):
             raise

@@ -36,9 +36,9 @@ def kantorovich(eq: Equation, x: State, curvature: float | None = None) -> Certi
     the largest. rate: a bound on the spectral radius of J, at which Picard's iteration contracts near x in a norm that
     is adapted to J; it may exceed 1 where there is a fixed point that Picard does not find.
 
-    curvature: K of P on the whole space, taken as proved; by default K is worked out of what the operator is made of, on
-    the whole space or, where it has none, on balls around x (`curvature_upper`). Dense: W products with J and W^3 a row,
-    for up to 500 unknowns.
+    curvature: K of P on the whole space, taken as proved; by default K is worked out of what the operator is made of,
+    on the whole space or, where it has none, on balls around x (`curvature_upper`). Dense: W products with J and W^3 a
+    row, for up to 500 unknowns.
     """
 
     def claim(here: Point) -> Certificate:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from settlepoint.certify.bound import Bound
 from settlepoint.certify.certificate import Refused
+from settlepoint.certify.mixing import multiplied
 from settlepoint.certify.norms import convolution_norm, finite, spectral_norm
 from settlepoint.certify.traced import Traced, bound_of, plain, rule
 
@@ -58,9 +59,7 @@ def right_product(x: Traced, matrix: Tensor, y: Tensor) -> Bound:
 def left_product(matrix: Tensor, x: Traced, y: Tensor) -> Bound:
     """A @ x for a constant A, dense or sparse: along the last dimension but one."""
     if matrix.layout != torch.strided:
-        from settlepoint.certify.message_passing import multiplied
-
-        return multiplied(matrix, x, y)
+        return multiplied(matrix, x)
     if x.ndim == 1:
         return through(x.bound.collapsed(), matrix.reshape(-1, matrix.shape[-1]), along_last=True).without_node()
     if matrix.ndim == 2:
@@ -102,9 +101,9 @@ def _(
     return x.bound.linear(two, torch.inf, torch.inf, two)
 
 
-@rule(F.pad, torch._C._nn.pad)
+@rule(F.pad)
 def _(y: Tensor, x: Traced, pad: Any, mode: str = "constant", value: float | None = None) -> Bound:
-    """Zeros and constants add nothing; copies enter as often as they are made, at most 2 times a dimension (circular)."""
+    """Zeros and constants add nothing; copies enter as often as they are made."""
     if mode == "constant":
         return x.bound.without_node()
     copies = math.prod(
@@ -116,30 +115,42 @@ def _(y: Tensor, x: Traced, pad: Any, mode: str = "constant", value: float | Non
     return x.bound.linear(root, torch.inf, 1.0, 1.0)
 
 
-@rule(torch.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d)
+@rule(F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)
 def _(y: Tensor, x: Traced, *args: Any, **kwargs: Any) -> Bound:
-    """Every window averages with weights that sum to at most 1; an entry lies in at most as many windows as there are."""
-    return x.bound.linear(_overlap(x, y, args, kwargs), torch.inf, 1.0, 1.0)
+    """Windows of neighbours overlap in one entry a dimension at most."""
+    return x.bound.linear(math.sqrt(2 ** (y.ndim - 2)), torch.inf, 1.0, 1.0)
+
+
+@rule(torch.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
+def _(y: Tensor, x: Traced, *args: Any, **kwargs: Any) -> Bound:
+    """Weights of a window sum to at most 1; an entry counts in as many windows as it can lie in."""
+    if kwargs.get("divisor_override") or len(args) > 5:
+        raise Refused("average pooling with a divisor of its own has no bound here")
+    return x.bound.linear(_overlap(y, args, kwargs), torch.inf, 1.0, 1.0)
 
 
 @rule(F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d)
 def _(y: Tensor, x: Traced, *args: Any, **kwargs: Any) -> Bound:
     """|max a - max b| <= max |a - b| in every window."""
-    found = x.bound.linear(_overlap(x, y, args, kwargs), torch.inf, 1.0, 1.0)
+    found = x.bound.linear(_overlap(y, args, kwargs), torch.inf, 1.0, 1.0)
     return found.kept(bend=torch.full_like(found.bend, torch.inf))
 
 
-def _overlap(x: Traced, y: Tensor, args: tuple, kwargs: dict) -> float:
+def _overlap(y: Tensor, args: tuple, kwargs: dict) -> float:
     """The square root of the number of windows that an entry can lie in."""
-    size = args[0] if args else kwargs.get("kernel_size", kwargs.get("output_size"))
-    stride = args[1] if len(args) > 1 else kwargs.get("stride")
     dims = y.ndim - 2
-    sizes = tuple(size) if isinstance(size, tuple | list) else (size,) * dims
-    strides = sizes if stride is None or stride == [] else stride
-    strides = tuple(strides) if isinstance(strides, tuple | list) else (strides,) * dims
-    if "output_size" in kwargs or not all(isinstance(s, int) for s in (*sizes, *strides)):
-        return math.sqrt(2**dims)
-    return math.sqrt(math.prod(math.ceil(k / s) for k, s in zip(sizes, strides, strict=True)))
+    given = dict(zip(("kernel_size", "stride", "padding", "dilation"), args, strict=False)) | kwargs
+    size = _each(given["kernel_size"], dims)
+    stride = _each(given.get("stride") or size, dims)
+    apart = given.get("dilation", 1) if "return_indices" in kwargs or "dilation" in kwargs else 1
+    counts = (
+        size if _each(apart, dims) != (1,) * dims else [math.ceil(k / s) for k, s in zip(size, stride, strict=True)]
+    )
+    return math.sqrt(math.prod(counts))
+
+
+def _each(value: Any, dims: int) -> tuple[int, ...]:
+    return tuple(value) if isinstance(value, tuple | list) else (value,) * dims
 
 
 def _gathered(mean: bool):

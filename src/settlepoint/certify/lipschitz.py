@@ -36,10 +36,11 @@ def lipschitz_upper(
 ) -> float:
     """L with ||T(x) - T(y)|| <= L ||x - y|| for all x, y, or all in the region: proved, from what T is made of.
 
-    T is run once on a tensor that carries bounds through every torch function (see `certify.rule`): norms of matrices by
-    SVD in float64, rounded up, of convolutions as operators with their padding; products over compositions, sums over
-    branches, so that x + F(x) has 1 + L(F). Dropout and BatchNorm count as they are in evaluation, and refuse in
-    training. Raises `Refused` with the reason where some step has no bound: soft-max attention and GAT without a region.
+    T is run once on a tensor that carries bounds through every torch function (see `certify.rule`): norms of matrices
+    by SVD in float64, rounded up, of convolutions as operators with their padding; products over compositions, sums
+    over branches, so that x + F(x) has 1 + L(F). Dropout and BatchNorm count as they are in evaluation, and refuse in
+    training. Raises `Refused` with the reason where some step has no bound: soft-max attention and GAT without a
+    region.
 
     example: (x, *context), whose values of context count and those of x do not; without it the shape is taken from the
     first layer, and a bound that depends on the context is refused. norm: "two", "sup" (largest entry), or "node" (the
@@ -67,8 +68,8 @@ def curvature_upper(
 ) -> float:
     """K with ||T'(x) - T'(y)||_2 <= K ||x - y||_2 for all x, y, or all in the region: proved, as in `lipschitz_upper`.
 
-    For a composition A o B: K_A L_B^2 + L_A K_B; for s(W x + b) by entries: sup |s''| max_i ||w_i|| ||W||. inf, which is
-    refused, where the derivative jumps, as that of relu.
+    For a composition A o B: K_A L_B^2 + L_A K_B; for s(W x + b) by entries: sup |s''| max_i ||w_i|| ||W||. inf, which
+    is refused, where the derivative jumps, as that of relu.
     """
     found = float(_followed(module, region, example).bound.bend.max())
     if not math.isfinite(found):
@@ -82,8 +83,8 @@ def _followed(module: Callable, region: Region | None, example: tuple[Tensor, ..
     x, *context = example if example is not None else _guess(module, region)
     if region is not None:
         x = torch.zeros_like(x)
-    given = _self_attention if isinstance(module, nn.MultiheadAttention) else lambda m: m
-    eq = Equation(given(module), context=tuple(context))
+    operator: Callable = _self_attention(module) if isinstance(module, nn.MultiheadAttention) else module
+    eq = Equation(operator, context=tuple(context))
     try:
         return traced(eq, x, math.inf if region is None else region.radius)
     except Refused:
@@ -101,7 +102,7 @@ def _self_attention(module: nn.Module) -> Callable:
 
 
 def _guess(module: Callable, region: Region | None) -> list[Tensor]:
-    """A state for the first layer that says what it takes, and NaN, which no bound may depend on, for other arguments."""
+    """A state for the first layer that says what it takes; NaN, which no bound may depend on, for other arguments."""
     tokens = () if region is None or region.tokens == 1 else (region.tokens,)
     layers = module.modules() if isinstance(module, nn.Module) else ()
     found = next((s for s in map(_input, layers) if s is not None), None)

@@ -12,39 +12,8 @@ from torch import Tensor
 
 from settlepoint.certify.bound import Bound
 from settlepoint.certify.certificate import Refused
-from settlepoint.certify.norms import nonnegative_norm, row_sum
+from settlepoint.certify.mixing import mixed, over_nodes, so_far
 from settlepoint.certify.traced import Traced, bound_of, plain, rule
-
-
-def mixed(matrix: sparse.spmatrix, before: Bound) -> Bound:
-    """Behind y_i = sum_j A_ij z_j over the nodes: ||A||_2 in the 2-norm, row sums in the node and sup norms."""
-    A = sparse.csr_matrix(matrix, dtype=np.float64)
-    start = before.collapsed()
-    two, sup = nonnegative_norm(A), row_sum(A)
-    two = min(two, math.sqrt(sup * row_sum(A.T)))
-    return start.linear(two, sup, sup, two).kept(mixing=(A, start))
-
-
-def _so_far(x: Traced) -> tuple[sparse.csr_matrix, Bound]:
-    """The matrix that has gathered up to here, and what it acts on."""
-    if x.bound.mixing is not None:
-        return x.bound.mixing
-    nodes = x.shape[-2] if x.ndim > 1 else len(x)
-    return sparse.identity(nodes, dtype=np.float64, format="csr"), x.bound
-
-
-def _over_nodes(x: Traced, dim: int) -> bool:
-    """Whether dim counts nodes: (N, h) and (N,), or (..., N, h)."""
-    return dim % x.ndim == max(0, x.ndim - 2)
-
-
-def multiplied(matrix: Tensor, x: Traced, y: Tensor) -> Bound:
-    """A @ x for a sparse A."""
-    coo = matrix.to_sparse_coo().coalesce()
-    index, values = coo.indices().cpu().numpy(), coo.values().detach().double().cpu().numpy()
-    A = sparse.csr_matrix((values, (index[0], index[1])), shape=tuple(matrix.shape))
-    before, start = _so_far(x)
-    return mixed(A @ before, start)
 
 
 @rule(torch.index_select, Tensor.index_select)
@@ -52,27 +21,12 @@ def _(y: Tensor, x: Traced, dim: int, index: Any) -> Bound:
     if bound_of(index) is not None:
         raise Refused("the operator picks entries by its state, which is not continuous")
     places = plain(index).cpu().numpy()
-    if _over_nodes(x, dim) and x.ndim <= 2:
-        before, start = _so_far(x)
+    if over_nodes(x, dim) and x.ndim <= 2:
+        before, start = so_far(x)
         return mixed(before[places], start)
     root = math.sqrt(np.bincount(places).max(initial=0))
     b = x.bound.collapsed() if dim % x.ndim == 0 else x.bound
     return b.linear(root, root, 1.0, 1.0)
-
-
-def weighted(x: Traced, c: Any, y: Tensor) -> Bound | None:
-    """Messages times a number each, (E, 1) or (E,): rows of the matrix that gathers; None for other products."""
-    if x.bound.mixing is None or not isinstance(c, Tensor) or x.ndim > 2 or x.shape != y.shape:
-        return None
-    factors = plain(c).detach().double()
-    if x.ndim == 2 and factors.ndim == 2 and factors.stride(1) != 0 and factors.shape[1] != 1:
-        return None
-    if factors.ndim == 1 and x.ndim == 2:
-        return None
-    column = factors.expand(y.shape)
-    column = column[:, 0] if x.ndim == 2 else column
-    matrix, start = x.bound.mixing
-    return mixed(sparse.diags(column.cpu().numpy()) @ matrix, start)
 
 
 @rule(Tensor.scatter_add_, torch.scatter_add, Tensor.scatter_add, Tensor.index_add_, torch.index_add, Tensor.index_add)
@@ -81,10 +35,10 @@ def _(y: Tensor, into: Any, dim: int, index: Any, source: Any, **kwargs: Any) ->
     if bound_of(into) is not None:
         raise Refused("sums into something that depends on the state have no bound here")
     places = _one_each(plain(index), dim)
-    if places is None or not _over_nodes(source, dim) or source.ndim > 2:
+    if places is None or not over_nodes(source, dim) or source.ndim > 2:
         count = math.sqrt(float(torch.bincount(plain(index).flatten()).max())) if plain(index).numel() else 0.0
         return source.bound.collapsed().linear(count, torch.inf, count**2, count**2)
-    before, start = _so_far(source)
+    before, start = so_far(source)
     gather = sparse.csr_matrix((np.ones(len(places)), (places, np.arange(len(places)))), shape=(len(y), len(places)))
     return mixed(gather @ before, start)
 
@@ -107,7 +61,7 @@ def _(y: Tensor, into: Any, dim: int, index: Any, source: Any, reduce: str = "",
     """
     if reduce not in ("amax", "amin"):
         raise Refused(f"scatter with reduce={reduce!r} has no bound here")
-    matrix, start = _so_far(source)
+    matrix, start = so_far(source)
     most = float(np.diff(sparse.csc_matrix(matrix).indptr).max(initial=0))
     largest = float(abs(matrix).max()) if matrix.nnz else 0.0
     found = start.collapsed().linear(math.sqrt(most) * largest, torch.inf, largest, largest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -17,46 +18,40 @@ from settlepoint.solvers.r2n2 import R2N2
 def residual_polynomial(solver: R2N2, iteration: int = 0) -> Tensor:  # (degree + 1,)
     """zeta with r_{k+1} = [I + sum_j zeta_j A^j] r_k for x = x - (A x - b), lowest power first, zeta_0 = 1 (SM4).
 
-    solver: R2N2 with fixed weights and evaluation, jvp or forward-difference layers, which agree on linear problems. The
-    polynomial is read off the solver itself, on the companion matrix of a power basis: no formula is retyped.
+    solver: R2N2 with fixed weights and evaluation, jvp or forward-difference layers, which agree on linear problems.
+    The polynomial is read off the solver itself, on the companion matrix of a power basis: no formula is retyped.
     Raises TypeError for solvers whose weights depend on the residual.
     """
-    if not isinstance(solver, R2N2) or solver.output != "weights":
-        raise TypeError("residual_polynomial needs an R2N2 whose output layer has fixed weights")
-    size = solver.stages + 2
+    if not isinstance(solver, R2N2) or solver.output_layer != "weights" or solver.carry:
+        raise TypeError(f"solver must be an R2N2 with fixed output weights and carry=0, got {solver!r}")
+    size = solver.stages * (iteration + 1) + 2
     shift = torch.diag(torch.ones(size - 1, dtype=torch.float64), -1)  # A e_j = e_{j+1}
     first = torch.zeros(1, size, dtype=torch.float64)
     first[0, 0] = 1.0
     eq = Equation(lambda x: x - (x @ shift.T - first)).at(torch.zeros_like(first))
-    z, state = torch.zeros_like(first), None
-    exact = solver.to(torch.float64) if next(solver.parameters()).dtype == torch.float64 else _double(solver)
+    exact, z = copy.deepcopy(solver).double(), torch.zeros_like(first)
+    r = eq.flat(z) - z
+    state, before = exact.init(eq, z, r), r
     for _ in range(iteration + 1):
-        r = eq.flat(z) - z
-        state = exact.init(eq, z, r) if state is None else state
-        before, (z, state, _) = r, exact.step(eq, z, r, state)
-    return _quotient((eq.flat(z) - z)[0], before[0])
-
-
-def _double(solver: R2N2) -> R2N2:
-    import copy
-
-    return copy.deepcopy(solver).double()
+        z, state, _ = exact.step(eq, z, r, state)
+        before, r = r, eq.flat(z) - z
+    return _quotient(r[0], before[0])
 
 
 def _quotient(after: Tensor, before: Tensor) -> Tensor:
     """Coefficients of after / before as polynomials in A acting on the first basis vector."""
     if torch.equal(before, torch.eye(len(before), dtype=before.dtype)[0]):
         return after
-    found, _ = polynomial.polydiv(after.numpy(), np.trim_zeros(before.numpy(), "b"))
-    return torch.from_numpy(np.asarray(found))
+    found = np.polydiv(np.flip(after.numpy()), np.flip(np.trim_zeros(before.numpy(), "b")))[0]
+    return torch.from_numpy(np.flip(found).copy())
 
 
 def class_rate(coefficients: Tensor, low: float, high: float) -> float:
     """max |p(lambda)| over [low, high], rounded up: the factor by which every residual of the class shrinks at least.
 
-    For symmetric A with spectrum in the interval, ||r_{k+1}|| <= rate ||r_k||. From m Chebyshev points, m a multiple of the
-    degree n: max |p| <= max over the points / cos(pi n / (2 m)) (Ehlich and Zeller 1964). Below 1: the solver converges
-    for all right-hand sides, in the 2-norm.
+    For symmetric A with spectrum in the interval, ||r_{k+1}|| <= rate ||r_k||. From m Chebyshev points, m a multiple of
+    the degree n: max |p| <= max over the points / cos(pi n / (2 m)) (Ehlich and Zeller 1964). Below 1: the solver
+    converges for all right-hand sides, in the 2-norm.
     """
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
         raise ValueError(f"low and high must be finite and ordered, got {low} and {high}")

@@ -13,6 +13,7 @@ from settlepoint.certify.bound import Bound, level, times
 from settlepoint.certify.certificate import Refused
 from settlepoint.certify.elementwise import fitted, inverse, scaled
 from settlepoint.certify.linear_maps import left_product, right_product
+from settlepoint.certify.mixing import weighted
 from settlepoint.certify.traced import Traced, bound_of, plain, rule
 
 _MUL = (torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__, torch.multiply, Tensor.mul_, Tensor.__imul__)
@@ -23,14 +24,8 @@ _DIV = (torch.div, Tensor.div, Tensor.__truediv__, torch.true_divide, torch.divi
 def _(y: Tensor, a: Any, b: Any) -> Bound:
     if bound_of(a) is None or bound_of(b) is None:
         x, c = (b, a) if bound_of(a) is None else (a, b)
-        return _weighted(x, c, y) or scaled(x, c, y)
+        return weighted(x, c, y) or scaled(x, c, y)
     return _product(y, a, b)
-
-
-def _weighted(x: Traced, c: Any, y: Tensor) -> Bound | None:
-    from settlepoint.certify.message_passing import weighted
-
-    return weighted(x, c, y)
 
 
 def _product(y: Tensor, a: Traced, b: Traced) -> Bound:
@@ -67,7 +62,7 @@ def _(y: Tensor, a: Any, b: Any, *, rounding_mode: str | None = None) -> Any:
         raise Refused("a division that rounds is not continuous")
     if bound_of(b) is None:
         c = plain(b)
-        return _weighted(a, 1 / c, y) or scaled(a, 1 / c, y)
+        return weighted(a, 1 / c, y) or scaled(a, 1 / c, y)
     return a * torch.reciprocal(b)
 
 
@@ -150,8 +145,8 @@ def _(
 def _(y: Any, *args: Any, **kwargs: Any) -> Any:
     """Self- or cross-attention with one embedding size and without extra keys, step by step."""
     names = (
-        "query", "key", "value", "embed_dim_to_check", "num_heads", "in_proj_weight", "in_proj_bias", "bias_k", "bias_v",
-        "add_zero_attn", "dropout_p", "out_proj_weight", "out_proj_bias",
+        "query", "key", "value", "embed_dim_to_check", "num_heads", "in_proj_weight", "in_proj_bias", "bias_k",
+        "bias_v", "add_zero_attn", "dropout_p", "out_proj_weight", "out_proj_bias",
     )  # fmt: skip
     given = dict(zip(names, args, strict=False)) | kwargs
     if given.get("training", True) and given["dropout_p"] > 0:

@@ -30,8 +30,8 @@ class Point:
     """A bound equation at a point: what every certificate begins with.
 
     eq: bound, with its weights in float64 where the operator is a module or promotes. x: the state. z: (R, W). image:
-    P(z). residual: (R,) float64, ||P(z) - z|| in the norm of the space. rounding: (R,), what an evaluation of P is taken
-    to be off by, at most: a model of rounding, not an enclosure.
+    P(z). residual: (R,) float64, ||P(z) - z|| in the norm of the space. rounding: (R,), what an evaluation of P is
+    taken to be off by, at most: a model of rounding, not an enclosure.
     """
 
     eq: Equation
@@ -82,8 +82,8 @@ class Point:
         twice = torch.linalg.vector_norm(self.eq.flat(self.z).double() - self.image.double(), dim=1)
         if bool((twice > _ALIKE * self.rounding).any()):
             raise Refused(
-                "the operator gives another result when it is called again: it is random or has a state; call .eval() on "
-                "it, or draw its noise once, outside"
+                "the operator gives another result when it is called again: it is random or has a state; call .eval() "
+                "on it, or draw its noise once, outside"
             )
         raise Refused(
             "the rows depend on each other or on their place in the batch: give what a row needs through context, and "

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from settlepoint.certify.bound import Bound, joined
 from settlepoint.certify.certificate import Refused
-from settlepoint.certify.traced import Traced, bound_of, plain, rule, still
+from settlepoint.certify.traced import VIEW, Traced, bound_of, plain, rule, still
 
 
 def moved(x: Traced, y: Tensor) -> Bound:
@@ -34,7 +34,7 @@ def _(y: Tensor, x: Traced, *args: Any, **kwargs: Any) -> Bound:
 
 @rule(
     torch.permute, Tensor.permute, torch.transpose, Tensor.transpose, torch.swapaxes, Tensor.swapaxes, torch.movedim,
-    Tensor.movedim, torch.t, Tensor.t, Tensor.T.__get__, Tensor.mT.__get__, torch.swapdims, Tensor.swapdims,
+    Tensor.movedim, torch.t, Tensor.t, VIEW["T"], VIEW["mT"], torch.swapdims, Tensor.swapdims,
     torch.moveaxis, Tensor.moveaxis,
 )  # fmt: skip
 def _(y: Tensor, x: Traced, *args: Any, **kwargs: Any) -> Bound:
@@ -74,7 +74,7 @@ def _(y: Tensor, x: Traced, index: Any) -> Bound:
     b = x.bound if first is Ellipsis or first == slice(None) else x.bound.collapsed()
     last = _last(parts, x.ndim)
     root = math.sqrt(max((_repeats(p) for p in lists), default=1)) if len(lists) < 2 else math.sqrt(_pairs(lists))
-    table = b.table[parts[1]] if _columns(parts, b) else None
+    table = _columns(parts, b)
     return b.linear(root, root if last else torch.inf, 1.0, 1.0).kept(cap=b.cap, table=table)
 
 
@@ -84,8 +84,12 @@ def _last(parts: Sequence[Any], dims: int) -> bool:
     return taken < dims or parts[-1] in (Ellipsis, slice(None))
 
 
-def _columns(parts: Sequence[Any], b: Bound) -> bool:
-    return b.table is not None and len(parts) == 2 and parts[0] == slice(None) and isinstance(parts[1], slice)
+def _columns(parts: Sequence[Any], b: Bound) -> Tensor | None:
+    """The table of x[:, a:b], where x has one."""
+    match parts:
+        case [slice() as rows, slice() as columns] if b.table is not None and rows == slice(None):
+            return b.table[columns]
+    return None
 
 
 def _repeats(places: Any) -> int:
@@ -109,7 +113,7 @@ def _(y: Tensor, x: Traced, dim: int, *args: Any, **kwargs: Any) -> Bound:
 @rule(torch.chunk, Tensor.chunk, torch.split, Tensor.split, torch.tensor_split, torch.unbind, Tensor.unbind)
 def _(y: Sequence[Tensor], x: Traced, *args: Any, dim: int | None = None, **kwargs: Any) -> tuple[Bound, ...]:
     """The pieces, each of which moves no more than the whole."""
-    where = dim if dim is not None else args[1] if len(args) > 1 else args[0] if _alone(y, x, args) else 0
+    where = _axis(y, x, args) if dim is None else dim
     first, last = where % x.ndim == 0, where % x.ndim == x.ndim - 1
     b = x.bound.collapsed() if first else x.bound
     tables = b.table.split([p.shape[1] for p in y]) if b.table is not None and last and not first else (None,) * len(y)
@@ -118,9 +122,10 @@ def _(y: Sequence[Tensor], x: Traced, *args: Any, dim: int | None = None, **kwar
     )
 
 
-def _alone(y: Sequence[Tensor], x: Traced, args: tuple) -> bool:
-    """Whether the only argument is the dimension, as in unbind."""
-    return bool(args) and len(y) > 0 and y[0].ndim < x.ndim
+def _axis(y: Sequence[Tensor], x: Traced, args: Sequence[int]) -> int:
+    """The dimension among positional arguments: the second, or the only one of unbind."""
+    dropped = len(y) > 0 and y[0].ndim < x.ndim
+    return args[1] if len(args) > 1 else args[0] if args and dropped else 0
 
 
 @rule(torch.cat, torch.concat, torch.concatenate, torch.stack, torch.hstack)
@@ -130,7 +135,7 @@ def _(y: Tensor, parts: Sequence[Any], dim: int = 0, **kwargs: Any) -> Bound:
     if where == 0:
         moving = [b.collapsed() for b in moving]
     found = joined(moving, along_last=where == y.ndim - 1)
-    return found if len(moving) == len(parts) else found.kept(cap=torch.full_like(found.cap, torch.inf))
+    return found if len(moving) == len(parts) else found.uncapped()
 
 
 rule(

@@ -47,14 +47,13 @@ class Subject:
             raise TypeError(f"model must be an nn.Module or a function, got {type(self.model).__name__}")
         if not isinstance(self.inputs, tuple) or not self.inputs:
             raise TypeError(f"inputs must be a tuple with at least one entry, got {type(self.inputs).__name__}")
-        if self.depth is not None and (
-            isinstance(self.depth, bool) or not isinstance(self.depth, int) or self.depth < 1
-        ):
+        counts = isinstance(self.depth, int) and not isinstance(self.depth, bool) and self.depth >= 1
+        if self.depth is not None and not counts:
             raise ValueError(f"depth must be an integer >= 1, got {self.depth!r}")
         if len(self.layers) > 1:
             raise ValueError(
-                f"model must hold one FixedPoint, got {len(self.layers)}: {', '.join(self.layers)}; check the part of the "
-                "model around one of them"
+                f"model must hold one FixedPoint, got {len(self.layers)}: {', '.join(self.layers)}; check the part of "
+                "the model around one of them"
             )
 
     @property

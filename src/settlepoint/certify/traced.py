@@ -122,7 +122,7 @@ class Traced(Tensor):
         cap = spread(bound.cap, value)
         return torch.maximum(value - reach, -cap), torch.minimum(value + reach, cap)
 
-    def __repr__(self) -> str:
+    def __repr__(self, *, tensor_contents: object = None) -> str:
         return f"Traced{tuple(self.shape)}"
 
     def __bool__(self) -> bool:
@@ -184,8 +184,9 @@ def traced(eq: Equation, x: State, radius: Tensor | float = torch.inf) -> Traced
     with torch.no_grad():
         given = tuple(Traced.make(p, Bound.of_state(ball, width)) for p in parts)
         image = eq.image(given if isinstance(x, tuple) else given[0])
-    found = [p for p in (image if isinstance(image, tuple) else (image,))]
-    if not all(isinstance(p, Traced) for p in found):
+    parts = image if isinstance(image, tuple) else (image,)
+    found = [p for p in parts if isinstance(p, Traced)]
+    if len(found) < len(parts):
         raise Refused("the operator's result does not depend on the state through torch functions; is it NumPy inside?")
     whole = found[0] if len(found) == 1 else _joined(found)
     if any(bool(torch.isnan(n).any()) for n in (whole.bound.two, whole.bound.bend)):
@@ -198,6 +199,9 @@ def traced(eq: Equation, x: State, radius: Tensor | float = torch.inf) -> Traced
 _WIDEST = 1000  # states for which a table of all pairs of entries is kept
 untraced = torch._C.DisableTorchFunctionSubclass
 """with untraced(): plain torch on plain values."""
+
+VIEW = {name: type.__getattribute__(Tensor, name).__get__ for name in ("T", "mT", "data")}
+"""Views that are attributes, as torch functions."""
 
 _VIEWS = ("T", "mT", "H", "mH", "data")
 _ASKS = {
@@ -249,7 +253,7 @@ def _called(func: Any) -> str:
 
 
 def still(y: Any, *args: Any, **kwargs: Any) -> Any:
-    """What does not depend on the state: the rule of everything whose arguments do not, or that asks for shapes alone."""
+    """What does not depend on the state: whose arguments do not, or which asks for shapes alone."""
     seen = next(a for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, Traced)).bound
     zero = torch.zeros_like(seen.two[:1])
     still = Bound(zero, zero, zero, zero, zero, zero + torch.inf, seen.radius.amax(0, keepdim=True))

@@ -35,8 +35,8 @@ class Verdict:
     at rounding), "drifting" (it at least doubles, or is not finite), "marginal" (neither). overall: of the model, which
     drifts or stands still when more than 5 % of its rows do, and drifts when its score falls by more than 1 %.
     rate: (R,), the factor a step by which the residual changes: exp of the median slope of its logarithm over all pairs
-    of points behind the depth and above rounding, or before it where a row has arrived there. residual: (K + 1, R), after
-    0, 1, ... K steps. depth: steps of training. multiples, scores: of the task; scores is empty without one.
+    of points behind the depth and above rounding, or before it where a row has arrived there. residual: (K + 1, R),
+    after 0, 1, ... K steps. depth: steps of training. multiples, scores: of the task; scores is empty without one.
     pays_until: the multiple behind which neither the score nor the residual gets better.
     """
 
