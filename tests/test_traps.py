@@ -33,6 +33,7 @@ from settlepoint import (
     Tolerance,
     Truncated,
     Unrolled,
+    certify,
     solve,
 )
 
@@ -292,5 +293,12 @@ def test_a_solve_leaves_global_state_alone():
 def test_rayleigh_quotient_is_no_spectral_radius(): ...
 
 
-@pytest.mark.skip(reason="projections of weights come with certify, a later issue")
-def test_one_projection_reaches_the_norm(): ...
+def test_one_projection_reaches_the_norm():
+    """The operator of a convolution, not its flattened kernel; torch's own parametrisation bounds the kernel."""
+    conv = torch.nn.Conv2d(2, 2, 3, padding=1, bias=False, dtype=torch.float64)
+    torch.nn.init.ones_(conv.weight)
+    certify.project_(conv, 0.9)
+    image = torch.eye(2 * 49, dtype=torch.float64).reshape(-1, 2, 7, 7)
+    with torch.no_grad():
+        assert torch.linalg.matrix_norm(conv(image).flatten(1), 2) <= 0.9 * (1 + 1e-6)
+        assert torch.linalg.matrix_norm(conv.weight.flatten(1), 2) < 0.4

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from settlepoint.certify.certificate import Refused
 from settlepoint.equation import Equation
@@ -38,7 +39,7 @@ def jacobians(eq: Equation, z: Tensor) -> Tensor:  # (R, W) -> (R, W, W)
 def product(eq: Equation, z: Tensor, v: Tensor) -> Tensor:
     """J v at z. Raises `Refused` for operators that cannot be differentiated."""
     try:
-        with torch.enable_grad():  # without it torch takes fused transformer layers, which have no forward mode
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused transformer layers have no forward mode
             return torch.func.jvp(eq.flat, (z,), (v,))[1].detach()
     except (RuntimeError, NotImplementedError) as error:
         if "vmap" in str(error):

@@ -68,6 +68,20 @@ class Point:
         delta = _UNITS * bound.layout.eps * max(1, z.shape[1]) ** 0.5 * sizes
         return cls(bound, x, z, image, bound.measure(image - z), delta)
 
+    def rows(self, index: Tensor) -> Point:
+        """Some of the rows; all of them where the space cannot be restricted."""
+        if not self.eq.selectable or len(index) == len(self.z):
+            return self
+        eq, z, take = self.eq.rows(index), self.z[index], lambda v: v[index]
+        assert eq.layout is not None
+        return Point(eq, eq.layout.restore(z), z, take(self.image), take(self.residual), take(self.rounding))
+
+    def moved(self, step: Tensor) -> Point:
+        """The point z + step (R, W); rows whose step is not finite stay."""
+        z = torch.where(torch.isfinite(step).all(1, keepdim=True), self.z + step, self.z)
+        assert self.eq.layout is not None
+        return self._seen(self.eq, self.eq.layout.restore(z))
+
     def _check(self) -> None:
         """Some rows once more, by themselves: the same operator must give the same there."""
         rows = torch.arange(0, len(self.z), 2, device=self.z.device)

@@ -6,10 +6,10 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from settlepoint.certify.polynomial import class_rate
 from settlepoint.learn.objective import Objective
 from settlepoint.problems import Batch, Family
 from settlepoint.solvers.r2n2 import R2N2
@@ -45,13 +45,11 @@ def certified_rate(solver: Solver, low: float, high: float) -> float:
     """max |p(t - 1)| over t in [low, high], with p the polynomial.
 
     |r_{k+1}| <= rate |r_k| for every linear P whose Jacobian is symmetric with its spectrum in the interval; for other
-    Jacobians a bound of the spectral radius. From the ends and the roots of p', in float64.
+    Jacobians a bound of the spectral radius. Rounded up, by `certify.class_rate`.
     """
     check_interval((low, high))
-    p = np.polynomial.Polynomial(polynomial(solver).detach().numpy())
-    critical = p.deriv().roots() if p.degree() > 1 else np.empty(0)
-    inside = [t.real for t in critical if abs(t.imag) < 1e-7 * (1 + abs(t)) and low - 1 <= t.real <= high - 1]
-    return float(max(abs(p(t)) for t in (low - 1, high - 1, *inside)))
+    p = polynomial(solver).detach()
+    return class_rate(p * (-1.0) ** torch.arange(len(p)), 1 - high, 1 - low)
 
 
 def minimax(stages: int, low: float, high: float) -> R2N2:
