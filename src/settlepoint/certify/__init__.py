@@ -1,6 +1,7 @@
 """Bounds, proofs, verdicts and penalties: how far an answer may be trusted."""
 
-from settlepoint.certify import elementwise, linear_maps, message_passing, normalisation, products, shapes
+from settlepoint.certify import attention, elementwise, linear_maps, message_passing, normalisation, products, shapes
+from settlepoint.certify.attention import l2_attention_norm
 from settlepoint.certify.automatic import METHODS, certificate
 from settlepoint.certify.ball import ball
 from settlepoint.certify.banach import after_step, banach, contraction_bound, distance_after, steps_needed
@@ -36,6 +37,7 @@ __all__ = [
     "Traced",
     "Verdict",
     "after_step",
+    "attention",
     "ball",
     "banach",
     "best_rate",
@@ -56,6 +58,7 @@ __all__ = [
     "jacobians",
     "kantorovich",
     "koopman_rate",
+    "l2_attention_norm",
     "linear_maps",
     "lipschitz_estimate",
     "lipschitz_upper",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 
 import scipy.sparse as sparse
@@ -15,7 +16,8 @@ class Bound:
 
     two: ||y(a) - y(b)||_2 <= two ||a - b||_2. node: the same in the largest 2-norm along the last dimension (of a node,
     a token). sup: in the largest entry. entry: the largest entry of y(a) - y(b) by the 2-norm of a - b. bend: the
-    Lipschitz constant of the Jacobian in the 2-norm. cap: |y| <= cap for all x. All float64, inf where unknown.
+    Lipschitz constant of the Jacobian in the 2-norm. cap: |y| <= cap. total: ||y||_2 <= total, of every row. All
+    float64, inf where unknown.
     table: (entries of y, entries of x), |J| <= table entrywise in every row, for states of one dimension.
     mixing: A, where y = A z over the nodes and `before` is the bound of z, kept until all linear steps are known.
     """
@@ -29,6 +31,7 @@ class Bound:
     radius: Tensor
     table: Tensor | None = None
     mixing: Mixing | None = None
+    total: float = math.inf
 
     @classmethod
     def of_state(cls, radius: Tensor, width: int | None = None) -> Bound:
@@ -51,7 +54,7 @@ class Bound:
         if self.rows == 1:
             return replace(self, table=None, mixing=None)
         largest = {f.name: getattr(self, f.name).amax(0, keepdim=True) for f in fields(self) if f.name in _NUMBERS}
-        return replace(self, table=None, mixing=None, **largest)
+        return replace(self, table=None, mixing=None, total=self.total * math.sqrt(self.rows), **largest)
 
     def linear(
         self,
@@ -110,7 +113,7 @@ class Bound:
 
     def uncapped(self) -> Bound:
         """The same numbers and table, where the values may be anything."""
-        return self.kept(cap=torch.full_like(self.cap, torch.inf), table=self.table)
+        return replace(self.kept(cap=torch.full_like(self.cap, torch.inf), table=self.table), total=math.inf)
 
 
 Mixing = tuple[sparse.csr_matrix, Bound]

@@ -36,7 +36,7 @@ def _product(y: Tensor, a: Traced, b: Traced) -> Bound:
     both = lambda name: times(pa, getattr(q, name)) + times(pb, getattr(p, name))  # noqa: E731
     bend = both("bend") + times(p.two, q.entry) + times(p.entry, q.two)
     return _checked(
-        Bound(both("two"), both("node"), both("sup"), both("entry"), bend, times(p.cap, q.cap), p.radius), "a product"
+        Bound(both("two"), both("node"), both("sup"), both("entry"), bend, times(pa, pb), p.radius), "a product"
     )
 
 
@@ -89,7 +89,8 @@ def _(y: Tensor, a: Any, b: Any) -> Bound:
     two = both(p.two, q.two)
     bend = both(p.bend, q.bend) + 2 * times(p.two, q.two)
     unknown = torch.full_like(two, torch.inf)
-    return _checked(Bound(two, unknown, unknown, two, bend, unknown, p.radius), "a matrix product")
+    total = float((sizes[0] * sizes[1]).nan_to_num(nan=math.inf).max()) if len(two) else math.inf
+    return _checked(Bound(two, unknown, unknown, two, bend, unknown, p.radius, total=total), "a matrix product")
 
 
 @rule(torch.softmax, F.softmax, Tensor.softmax, torch.special.softmax)
@@ -99,10 +100,12 @@ def _(y: Tensor, x: Traced, dim: int | None = None, *args: Any, **kwargs: Any) -
     p_i'' = p_i ((u_i - u~)(v_i - v~) - cov(u, v)) with |u_i - u~| <= sqrt(2) and |cov| <= 1/2 for unit u, v.
     """
     b = x.bound
-    along_last = dim is None or dim % x.ndim == x.ndim - 1
+    along = x.ndim - 1 if dim is None else dim % x.ndim
     bend = 2.5 * times(b.two, b.two) + 0.5 * b.bend
-    node = 0.5 * b.node if along_last else torch.full_like(b.node, torch.inf)
-    return Bound(0.5 * b.two, node, 0.5 * b.sup, 0.5 * b.entry, bend, torch.ones_like(b.cap), b.radius)
+    node = 0.5 * b.node if along == x.ndim - 1 else torch.full_like(b.node, torch.inf)
+    sets = plain(x).numel() / max(1, x.shape[along] * (len(x) if b.rows > 1 else 1))  # each of 2-norm at most 1
+    one = torch.ones_like(b.cap)
+    return Bound(0.5 * b.two, node, 0.5 * b.sup, 0.5 * b.entry, bend, one, b.radius, total=math.sqrt(sets))
 
 
 @rule(torch.log_softmax, F.log_softmax, Tensor.log_softmax)

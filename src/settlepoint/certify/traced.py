@@ -114,7 +114,7 @@ class Traced(Tensor):
         value, bound = self.value.double(), self.bound
         flat = value.reshape(bound.rows, -1) if bound.rows > 1 else value.reshape(1, -1)
         moved = torch.linalg.vector_norm(flat, dim=1) * (1 + _SLACK) + times(bound.two, bound.radius)
-        return torch.minimum(moved, times(bound.cap, flat.shape[1] ** 0.5))
+        return torch.minimum(moved, times(bound.cap, flat.shape[1] ** 0.5)).clamp(max=bound.total)
 
     def _ends(self) -> tuple[Tensor, Tensor]:
         value, bound = self.value.double(), self.bound

@@ -55,11 +55,9 @@ class Trials:
 
     @property
     def shown(self) -> int:
-        """Where the printed form is farthest off; where it never fails, where the corrected one has the least room."""
-        if bool(self.printed_fails.any()):
-            off = (self.measured / self.printed - 1).abs().nan_to_num(nan=0.0)
-            return int(torch.where(self.printed_fails, off, -1.0).argmax())
-        return int(self.used.argmax())
+        """The first where the printed form fails; where it never does, the one with the least room left."""
+        fails = self.printed_fails.double()
+        return int(fails.argmax() if bool(fails.any()) else self.used.argmax())
 
     def but(self, fails: Tensor) -> Trials:
         """The same, where the corrected form also fails in the instances of `fails` (N,)."""
@@ -120,6 +118,11 @@ def normal(g: torch.Generator, *shape: int) -> Tensor:
 def uniform(g: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
     """Numbers in [low, high) in float64."""
     return low + (high - low) * torch.rand(shape, generator=g, dtype=torch.float64)
+
+
+def single(value: float) -> Tensor:
+    """One number as the value of one instance (1,)."""
+    return torch.tensor([value], dtype=torch.float64)
 
 
 def sized(A: Tensor, norm: Tensor | float) -> Tensor:  # (..., m, k)

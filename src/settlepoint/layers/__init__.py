@@ -2,6 +2,7 @@
 
 from settlepoint.layers.activated import Activated
 from settlepoint.layers.adjacency import adjacency
+from settlepoint.layers.attention import CubicAttention, L2Attention, l2_attention
 from settlepoint.layers.inputs import SparseLinear
 from settlepoint.layers.linear import linear
 from settlepoint.layers.propagation import Propagation
@@ -12,12 +13,15 @@ from settlepoint.layers.transport import Mixed, transported
 
 __all__ = [
     "Activated",
+    "CubicAttention",
+    "L2Attention",
     "Mixed",
     "Propagation",
     "SparseLinear",
     "TanhCell",
     "adjacency",
     "clipped",
+    "l2_attention",
     "linear",
     "pyg",
     "transported",
