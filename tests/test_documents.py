@@ -10,7 +10,9 @@ import torch
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/solvers.md", "docs/learning.md", "docs/problems.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/certificates.md", "docs/solvers.md", "docs/learning.md", "docs/problems.md"]
+)
 def test_python_blocks_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.S)

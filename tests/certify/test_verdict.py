@@ -102,7 +102,7 @@ def test_wrong_depths_are_named(depth, multiples, message):
 
 
 def test_a_slope_does_not_follow_one_wild_point():
-    residual = 0.8 ** torch.arange(30.0)
+    residual = 0.8 ** torch.arange(30.0)[:, None]
     residual[7] = 1e6
     assert math.exp(slope(residual)) == pytest.approx(0.8, rel=0.02)
 

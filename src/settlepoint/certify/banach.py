@@ -81,7 +81,7 @@ def banach(eq: Equation, x: State, bound: float | None = None) -> Certificate:
         rate = outward(rate).expand(len(here.z))
         radius = contraction_bound(here.residual, rate, here.rounding)
         text = f"L = {float(rate.max()) if len(rate) else 0.0:.6g} in the 2-norm"
-        texts = (f"{text}, for all x", f"{text} is not below 1: no contraction of the whole space")
+        texts = (f"{text}, for all x", here.lacks(f"{text} is not below 1: no contraction of the whole space"))
         holds = (rate < 1) & torch.isfinite(radius)
         return claimed(holds, radius, rate, torch.full_like(radius, torch.inf), texts, "banach")
 

@@ -99,15 +99,21 @@ def refused(rows: int, like: Tensor, reason: str, method: str) -> Certificate:
     )
 
 
+def stacked(parts: Sequence[Certificate]) -> Certificate:
+    """The rows of several certificates one after the other."""
+    join = lambda name: tuple(entry for part in parts for entry in getattr(part, name))  # noqa: E731
+    cat = lambda name: torch.cat([getattr(part, name) for part in parts])  # noqa: E731
+    return Certificate(join("kind"), cat("radius"), cat("rate"), cat("unique_in"), join("reason"), join("method"))
+
+
 def strongest(found: Sequence[Certificate]) -> Certificate:
     """Row by row the proof with the smallest radius, else the smallest estimate, else a refusal, with every reason."""
-    order = {PROVED: 0, ESTIMATED: 1, REFUSED: 2}
-    radii = [c.radius.tolist() for c in found]
-    rows = range(len(found[0].kind))
-    places = [min(range(len(found)), key=lambda c, i=i: (order[found[c].kind[i]], radii[c][i])) for i in rows]
-    index = torch.tensor(places, dtype=torch.int64, device=found[0].radius.device)
-    pick = lambda name: torch.stack([getattr(c, name) for c in found]).gather(0, index[None])[0]  # noqa: E731
-    best = [found[place] for place in places]
+    stack = lambda name: torch.stack([getattr(c, name) for c in found])  # noqa: E731
+    weakest = stack("estimated").double() + 2 * stack("refused").double()
+    radius = torch.where(weakest > weakest.amin(0), torch.inf, stack("radius"))
+    index = torch.where(weakest > weakest.amin(0), torch.inf, radius.clamp(max=torch.finfo(radius.dtype).max)).argmin(0)
+    pick = lambda name: stack(name).gather(0, index[None])[0]  # noqa: E731
+    best = [found[place] for place in index.tolist()]
     return Certificate(
         tuple(c.kind[i] for i, c in enumerate(best)),
         pick("radius"),

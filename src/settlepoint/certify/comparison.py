@@ -32,7 +32,7 @@ def perron(eq: Equation, x: State, table: Tensor | None = None) -> Certificate:
         rate = torch.full_like(radius, root)
         texts = (
             f"the Perron root of the absolute weights is {root:.6g}, for all x",
-            f"the Perron root of the absolute weights is {root:.6g}, not below 1",
+            here.lacks(f"the Perron root of the absolute weights is {root:.6g}, not below 1"),
         )
         holds = (rate < 1) & torch.isfinite(radius)
         return claimed(holds, radius, rate, torch.full_like(radius, torch.inf), texts, "perron")

@@ -172,7 +172,7 @@ _DROPOUT = (torch.dropout, F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.a
 
 
 @guard(*_DROPOUT)
-def _(x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> None:
+def _(x: Any, p: float = 0.5, training: bool = True, *args: Any, **kwargs: Any) -> None:
     if training and p > 0:
         raise Refused("Dropout is in training, where the operator is random; call .eval() on it first")
 
@@ -232,9 +232,9 @@ _SUB = (
 
 @rule(*_ADD, *_SUB)
 def _(y: Tensor, a: Any, b: Any, *, alpha: float = 1.0, out: None = None) -> Bound:
+    if alpha != 1:
+        raise Refused("a sum with alpha= has no bound here; write a + alpha * b")
     pair = [fitted(a, y), fitted(b, y)]
-    if alpha != 1 and pair[1] is not None:
-        pair[1] = pair[1].linear(abs(alpha), abs(alpha), abs(alpha), abs(alpha))
     if pair[0] is not None and pair[1] is not None:
         return sums([pair[0], pair[1]])
     moved = pair[0] if pair[0] is not None else pair[1]

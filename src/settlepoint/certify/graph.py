@@ -44,10 +44,11 @@ def graph(eq: Equation, x: State, norm: str = "best") -> Certificate:
         residual, factor = _measured(here, chosen)
         radius = torch.where(rate < 1, outward(factor * (residual + here.rounding) / (1 - rate)), torch.inf)
         told = ", ".join(f"{float(r.max()) if rows else 0.0:.4g} in {NORMS[n]}" for n, r in rates.items())
-        texts = (f"L = {float(rate.max()) if rows else 0.0:.6g} in {NORMS[chosen]}", f"no norm contracts: L = {told}")
-        return claimed(
-            (rate < 1) & torch.isfinite(radius), radius, rate, torch.full_like(radius, torch.inf), texts, "graph"
-        )
+        lacks = here.lacks(f"no contraction of the whole space: L = {told}")
+        texts = (f"L = {float(rate.max()) if rows else 0.0:.6g} in {NORMS[chosen]}, for all x", lacks)
+        holds, everywhere = (rate < 1) & torch.isfinite(radius), torch.full_like(radius, torch.inf)
+        name = "graph" if chosen != "two" and bool(holds.any()) else "banach"
+        return claimed(holds, radius, rate, everywhere, texts, name)
 
     return attempt("graph", eq, x, claim)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from settlepoint.certify.banach import followed
-from settlepoint.certify.certificate import Certificate, Refused, claimed
+from settlepoint.certify.certificate import Certificate, Refused, claimed, stacked
 from settlepoint.certify.jacobian import differentiable
 from settlepoint.certify.newton import Newton, Radii
 from settlepoint.certify.rounding import Point, attempt, plain_norm
@@ -46,17 +46,26 @@ def kantorovich(eq: Equation, x: State, curvature: float | None = None) -> Certi
 
     def claim(here: Point) -> Certificate:
         plain_norm(here.eq)
-        if here.z.shape[1] > LARGEST:
-            raise Refused(f"{here.z.shape[1]} unknowns a row; a dense inverse is made for up to {LARGEST}")
-        smooth = differentiable(here.eq, here.z, here.image)
-        newton = Newton.at(here)
-        radii = _nearer(here, newton, _radii(here, newton, curvature), curvature)
-        texts = (_TEXT, _lacks(smooth, newton, here))
-        return claimed(smooth & radii.holds, radii.small, newton.rate, radii.large, texts, "kantorovich")
+        rows, width = here.z.shape
+        if width > LARGEST:
+            raise Refused(f"{width} unknowns a row; a dense inverse is made for up to {LARGEST}")
+        size = max(1, _BLOCK // max(1, width * width)) if here.eq.selectable else max(1, rows)
+        blocks = torch.arange(rows, device=here.z.device).split(size)
+        return stacked([_block(here.rows(index), curvature) for index in blocks])
 
     return attempt("kantorovich", eq, x, claim)
 
 
+def _block(here: Point, curvature: float | None) -> Certificate:
+    """Rows whose Jacobians are held at the same time."""
+    smooth = differentiable(here.eq, here.z, here.image)
+    newton = Newton.at(here)
+    radii = _nearer(here, newton, _radii(here, newton, curvature), curvature)
+    texts = (_TEXT, _lacks(smooth, newton, here))
+    return claimed(smooth & radii.holds, radii.small, newton.rate, radii.large, texts, "kantorovich")
+
+
+_BLOCK = 10_000_000  # entries of the Jacobians that are held at the same time
 _TEXT = "a Newton map contracts on a ball around the value (float64, rounded outward)"
 
 

@@ -87,10 +87,8 @@ def _followed(module: Callable, region: Region | None, example: tuple[Tensor, ..
     eq = Equation(operator, context=tuple(context))
     try:
         return traced(eq, x, math.inf if region is None else region.radius)
-    except Refused:
-        raise
-    except (RuntimeError, TypeError, IndexError, ValueError) as error:
-        if example is not None:
+    except Refused as error:
+        if example is not None or "cannot be followed" not in str(error):
             raise
         raise Refused(
             f"the module does not take a state of the guessed shape {tuple(x.shape)}; give example="

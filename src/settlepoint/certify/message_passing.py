@@ -32,8 +32,8 @@ def _(y: Tensor, x: Traced, dim: int, index: Any) -> Bound:
 @rule(Tensor.scatter_add_, torch.scatter_add, Tensor.scatter_add, Tensor.index_add_, torch.index_add, Tensor.index_add)
 def _(y: Tensor, into: Any, dim: int, index: Any, source: Any, **kwargs: Any) -> Bound:
     """Sums of messages at their targets."""
-    if bound_of(into) is not None:
-        raise Refused("sums into something that depends on the state have no bound here")
+    if bound_of(into) is not None or kwargs.get("alpha", 1) != 1:
+        raise Refused("sums into something that depends on the state, or with alpha=, have no bound here")
     places = _one_each(plain(index), dim)
     if places is None or not over_nodes(source, dim) or source.ndim > 2:
         count = math.sqrt(float(torch.bincount(plain(index).flatten()).max())) if plain(index).numel() else 0.0

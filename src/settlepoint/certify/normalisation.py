@@ -16,7 +16,9 @@ from settlepoint.certify.traced import Traced, guard, plain, rule, spread
 
 
 @guard(F.batch_norm)
-def _(x: Any, mean: Any, var: Any, weight: Any = None, bias: Any = None, training: bool = False, *args: Any) -> None:
+def _(
+    x: Any, mean: Any, var: Any, weight: Any = None, bias: Any = None, training: bool = False, *args: Any, **kwargs: Any
+) -> None:
     if training or var is None:
         raise Refused("BatchNorm mixes the rows of a batch in training; call .eval() on it first")
 

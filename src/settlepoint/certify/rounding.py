@@ -82,6 +82,11 @@ class Point:
         assert self.eq.layout is not None
         return self._seen(self.eq, self.eq.layout.restore(z))
 
+    def lacks(self, text: str) -> list[str]:
+        """text for every row, but for those whose value or image is not finite."""
+        finite = torch.isfinite(self.residual).tolist()
+        return [text if good else "the value, or its image, is not finite" for good in finite]
+
     def _check(self) -> None:
         """Some rows once more, by themselves: the same operator must give the same there."""
         rows = torch.arange(0, len(self.z), 2, device=self.z.device)

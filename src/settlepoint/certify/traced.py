@@ -183,7 +183,7 @@ def traced(eq: Equation, x: State, radius: Tensor | float = torch.inf) -> Traced
     width = parts[0].shape[1] if plain_rows and parts[0].shape[1] <= _WIDEST else None
     with torch.no_grad():
         given = tuple(Traced.make(p, Bound.of_state(ball, width)) for p in parts)
-        image = eq.image(given if isinstance(x, tuple) else given[0])
+        image = _followed(eq, given if isinstance(x, tuple) else given[0])
     parts = image if isinstance(image, tuple) else (image,)
     found = [p for p in parts if isinstance(p, Traced)]
     if len(found) < len(parts):
@@ -197,6 +197,19 @@ def traced(eq: Equation, x: State, radius: Tensor | float = torch.inf) -> Traced
 
 
 _WIDEST = 1000  # states for which a table of all pairs of entries is kept
+
+
+def _followed(eq: Equation, given: State) -> State:
+    try:
+        return eq.image(given)
+    except Refused:
+        raise
+    except Exception as error:  # an operator that takes plain tensors alone, as compiled ones do
+        raise Refused(
+            f"the operator cannot be followed: {type(error).__name__}: {str(error).splitlines()[0]}"
+        ) from error
+
+
 untraced = torch._C.DisableTorchFunctionSubclass
 """with untraced(): plain torch on plain values."""
 

@@ -78,8 +78,7 @@ def verdict(
     steps = [max(1, round(m * depth)) for m in given]
     residual, floor = _course(eq, x0, steps[-1], solver)
     scores = tuple(float(score(count)) for count in steps) if score is not None else ()
-    rows = [_judged(residual[:, i], float(floor[i]), depth) for i in range(residual.shape[1])]
-    kind, rate = tuple(k for k, _ in rows), torch.tensor([r for _, r in rows], dtype=torch.float64)
+    kind, rate = _judged(residual, floor, depth)
     return Verdict(
         kind, _overall(kind, scores), rate, residual, depth, given, scores, _pays_until(residual, steps, given, scores)
     )
@@ -96,33 +95,33 @@ def _course(eq: Equation, x0: State, steps: int, solver: Solver | None) -> tuple
     return course.cpu(), (_FLOOR * bound.layout.eps * (1 + size)).cpu()
 
 
-def _judged(residual: Tensor, floor: float, depth: int) -> tuple[str, float]:
-    """One row: its kind and its rate."""
+def _judged(residual: Tensor, floor: Tensor, depth: int) -> tuple[tuple[str, ...], Tensor]:
+    """The kind and the rate of every row."""
     behind = residual[depth:]
-    if not bool(torch.isfinite(behind).all()):
-        return DRIFTING, math.inf
-    if not math.isfinite(floor):
-        return DRIFTING, math.inf
-    above = behind > floor
-    if int(above.sum()) < 3 or not bool(above[len(above) // 2 :].any()):
-        before = residual[residual > floor]
-        return SETTLING, math.exp(slope(before)) if len(before) > 2 else 0.0
+    above, lost = behind > floor, ~torch.isfinite(behind).all(0) | ~torch.isfinite(floor)
+    arrived = (above.sum(0) < 3) | ~above[len(above) // 2 :].any(0)
     rise = slope(torch.where(above, behind, floor))
+    fall = slope(torch.where(residual > floor, residual, torch.nan)).nan_to_num(nan=-math.inf)
     change = rise * (len(behind) - 1)
-    kind = SETTLING if change <= -math.log(_FACTOR) else DRIFTING if change >= math.log(_FACTOR) else MARGINAL
-    return kind, math.exp(rise)
+    names = (SETTLING, MARGINAL, DRIFTING)
+    place = torch.where(change <= -math.log(_FACTOR), 0, torch.where(change >= math.log(_FACTOR), 2, 1))
+    place = torch.where(lost, 2, torch.where(arrived, 0, place))
+    rate = torch.where(lost, torch.inf, torch.where(arrived, fall, rise).exp())
+    return tuple(names[k] for k in place.tolist()), rate
 
 
-def slope(residual: Tensor) -> float:  # (K,)
-    """The median of (log r_j - log r_i) / (j - i) over all pairs i < j  (Theil 1950, Sen 1968).
+def slope(residual: Tensor) -> Tensor:  # (K, R) -> (R,)
+    """The median of (log r_j - log r_i) / (j - i) over all pairs i < j, NaN left out  (Theil 1950, Sen 1968).
 
-    >>> round(slope(0.5 ** torch.arange(10.0)), 6) == round(math.log(0.5), 6)
+    >>> round(slope(0.5 ** torch.arange(10.0)[:, None]).item(), 6) == round(math.log(0.5), 6)
     True
     """
     at = torch.linspace(0, len(residual) - 1, min(_POINTS, len(residual))).round().long().unique()
     y = residual[at].double().clamp(min=1e-300).log()
     i, j = torch.triu_indices(len(at), len(at), 1)
-    return float(((y[j] - y[i]) / (at[j] - at[i])).median()) if len(i) else 0.0
+    if not len(i):
+        return y.new_zeros(y.shape[1])
+    return ((y[j] - y[i]) / (at[j] - at[i])[:, None]).nanmedian(0).values
 
 
 def _overall(kind: tuple[str, ...], scores: tuple[float, ...]) -> str:

@@ -23,6 +23,7 @@ MODULES = {
     "r2n2-adaptive": "settlepoint.experiments.r2n2_adaptive",
     "r2n2-classes": "settlepoint.experiments.r2n2_classes",
     "from-scipy": "settlepoint.experiments.from_scipy",
+    "theory": "settlepoint.experiments.theory",
     "tune": "settlepoint.experiments.tuning",
     "bench": "settlepoint.experiments.bench",
 }

@@ -147,7 +147,7 @@ def strict(n: int, g: torch.Generator) -> Trials:
 
 
 def in_float32(n: int, g: torch.Generator, m: int = 8, steps: int = 15_000) -> Trials:
-    """The same in float32 at rate .999: x = A x + f with symmetric A, after iterations that leave nothing but rounding."""
+    """The same in float32 at rate .999: x = A x + f with symmetric A, when rounding is all that is left."""
     Q = torch.linalg.qr(normal(g, n, m, m))[0]
     values = torch.cat((torch.full((n, 1), 0.999), uniform(g, -0.9, 0.9, n, m - 1)), 1)
     A, f = ((Q * values[:, None]) @ Q.mT).float(), normal(g, n, m).float()
@@ -197,7 +197,7 @@ def cube(n: int, g: torch.Generator) -> Trials:
     label = {"x_label": "iterations", "y_label": "|y|", "log_y": True}
     name = lambda i: "certified" if bool(proof.proved[i]) else "refused"  # noqa: E731
     lines = {name(i): curve(range(8), y[:8, i].abs().tolist(), group=name(i), **label) for i in (0, 1)}
-    found = bounds(torch.full((n,), r), claim, far, evals=steps * n, curves=lines).but(missed)
+    found = bounds(torch.full_like(claim, r), claim, far, evals=steps * n, curves=lines).but(missed)
     return replace(found, printed_fails=far.isinf())  # that they leave the ball is held against it only if for good
 
 
@@ -251,7 +251,8 @@ STATEMENTS = {
         uniform_in_f,
     ),
     "T2 strict": Statement(
-        "Theorem 2 (Banach) has < where <= is right: it fails at the fixed point, where both sides are 0.",
+        "Theorem 2 (Banach) has < where <= is right: it fails at the fixed point, where both sides are 0 "
+        "(4.9e-324 is 0 rounded up).",
         strict,
     ),
     "T2 in float32": Statement(

@@ -36,7 +36,7 @@ class Graph:
 
     @classmethod
     def drawn(cls, g: torch.Generator, star: bool = False) -> Graph:
-        """A random graph of both directions with loops; star: node 0 in every neighbourhood, and its features on top."""
+        """A random graph of both directions with loops; star: node 0 in every neighbourhood, on top."""
         n = 8 if star else int(torch.randint(5, 10, (1,), generator=g))
         links = torch.zeros(n, n, dtype=torch.bool) if star else uniform(g, 0, 1, n, n) < 0.3
         links[0] |= star
@@ -161,7 +161,9 @@ def combined(n: int, g: torch.Generator) -> Trials:
     def one(graph: Graph) -> Trials:
         V = sized(normal(g, *graph.W.shape), 0.5)
         T = lambda x: x @ V.T + graph.mean(x)  # noqa: E731
-        return bounds(above(graph.mean, graph.x), above(T, graph.x), slope(T, graph.x, 2), evals=1)
+        scaled = lambda x: F.normalize(T(x), dim=-1)  # noqa: E731
+        found = bounds(above(graph.mean, graph.x), above(T, graph.x), slope(T, graph.x, 2), evals=1)
+        return found.but(single(not _refused(scaled, graph.x)) > 0)
 
     return _each(n, g, one)
 
@@ -191,7 +193,7 @@ def _refused(T: Operator, x: Tensor) -> bool:
 
 STATEMENTS = {
     "L3 maximum": Statement(
-        "Lemma 3 bounds |max a - max b| by max (a - b); it needs max |a - b|: a = (0, 0), b = (0, 1) gives 1 against 0.",
+        "Lemma 3 bounds |max a - max b| by max (a - b); it needs max |a - b|: a = 0 and b = (0, 1) give 1 against 0.",
         absolute,
     ),
     "T4 max, 1-norm": Statement(
@@ -216,8 +218,7 @@ STATEMENTS = {
         "A sum over neighbours has L ||A||_2, which grows with the degrees, not L.", linear("total"), costly=True
     ),
     "T4 mean": Statement(
-        "A mean has L ||A||_2 too, and ||A||_2 > 1 where degrees differ (sqrt(C) on a star); it is L in the largest "
-        "node alone.",
+        "A mean has L ||A||_2 too, and ||A||_2 > 1 where degrees differ; it is L in the norm of the largest node.",
         linear("mean"),
         costly=True,
     ),
@@ -228,7 +229,8 @@ STATEMENTS = {
         costly=True,
     ),
     "T4 SAGE": Statement(
-        "SAGE with its combine step has ||W_self|| + ||W_neigh|| ||A||_2; the aggregation alone is too little.",
+        "SAGE with its combine step has ||W_self|| + ||W_neigh|| ||A||_2, the aggregation alone is too little; its "
+        "normalised output, x / ||x||, has no constant and is refused.",
         combined,
         costly=True,
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +55,7 @@ def _weights(g: torch.Generator, first: bool) -> tuple[int, list[Tensor]]:
     return 3, [normal(g, 2, 2) for _ in range(3)]
 
 
-def _drawn(n: int, g: torch.Generator, one) -> Trials:
+def _drawn(n: int, g: torch.Generator, one: Callable[[int, list[Tensor], int, torch.Generator], Trials]) -> Trials:
     """n instances in draws of some 20 balls; the first draw is T = y^3."""
     return together([one(*_weights(g, i == 0), min(_BALLS, n), g) for i in range(max(1, n // _BALLS))])
 
@@ -100,9 +101,7 @@ def by_torch(n: int, g: torch.Generator) -> Trials:
         eq = Equation(lambda y: cubic(y, *weights))
         seen = _steepest(eq, f, r, g)
         generic = traced(eq, f, r).bound.two
-        return bounds(
-            3 * _sizes(weights) * (length(f) + r) ** 2, generic, seen, evals=(5 * f[0].numel() + 1) * count
-        )
+        return bounds(3 * _sizes(weights) * (length(f) + r) ** 2, generic, seen, evals=(5 * f[0].numel() + 1) * count)
 
     return _drawn(n, g, one)
 
@@ -234,8 +233,7 @@ STATEMENTS = {
         costly=True,
     ),
     "L2 by certify": Statement(
-        "The same constant by hand, beside what certify works out of the code of T: both hold, the generic one is "
-        "the wider.",
+        "The same constant by hand (as printed), beside what certify works out of the code of T: both hold.",
         by_torch,
         wrong=False,
         costly=True,
@@ -252,8 +250,8 @@ STATEMENTS = {
         costly=True,
     ),
     "residual block": Statement(
-        "x + F(x) is no contraction because F is one: it has 1 + L(F), never below 1, so that this bound certifies "
-        "none.",
+        "That F contracts does not make x + F(x) contract: it has 1 + L(F), which is never below 1, so that this bound "
+        "certifies no residual block.",
         residual,
         costly=True,
     ),

@@ -1,9 +1,9 @@
-"""Random instances of a statement: what it bounds, by how much as printed and as corrected, and how often each fails."""
+"""Random instances of a statement: its value as printed and as corrected, what is measured, and how often each fails."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,8 +20,8 @@ SLACK = 1e-12
 class Trials:
     """One entry an instance (N,): the value by the printed form, by the corrected one, and what both are to bound.
 
-    inf: no claim is made, or, in measured, the iterates leave. fails: whether a form is violated. evals: operator calls
-    times rows. curves: of a figure, by name.
+    inf: no claim is made, or, in measured, the iterates leave. fails: whether a form is violated. bound: the claim is
+    measured <= corrected, not a value or a verdict. evals: operator calls times rows. curves: of a figure, by name.
     """
 
     printed: Tensor
@@ -29,6 +29,7 @@ class Trials:
     measured: Tensor
     printed_fails: Tensor
     corrected_fails: Tensor
+    bound: bool = True
     evals: int = 0
     curves: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -49,8 +50,8 @@ class Trials:
 
     @property
     def used(self) -> Tensor:  # (N,)
-        """Measured over corrected; 0 where nothing is measured or claimed."""
-        claimed = self.corrected.isfinite() & (self.measured > 0)
+        """The share of a bound that is used, measured over corrected; 0 where nothing is measured or bounded."""
+        claimed = self.corrected.isfinite() & (self.measured > 0) & self.bound
         return torch.where(claimed, self.measured / self.corrected, 0.0)
 
     @property
@@ -61,10 +62,7 @@ class Trials:
 
     def but(self, fails: Tensor) -> Trials:
         """The same, where the corrected form also fails in the instances of `fails` (N,)."""
-        return Trials(
-            self.printed, self.corrected, self.measured, self.printed_fails, self.corrected_fails | fails, self.evals,
-            self.curves,
-        )  # fmt: skip
+        return replace(self, corrected_fails=self.corrected_fails | fails)
 
 
 def bounds(
@@ -79,21 +77,22 @@ def bounds(
     """Of measured <= bound; strict: the printed form says <."""
     p, c, m = torch.broadcast_tensors(printed.double(), corrected.double(), measured.double())
     fails = ~(m < p) if strict else ~(m <= p * (1 + SLACK))
-    return Trials(p, c, m, fails, ~(m <= c * (1 + SLACK)), evals, curves or {})
+    return Trials(p, c, m, fails, ~(m <= c * (1 + SLACK)), evals=evals, curves=curves or {})
 
 
 def values(printed: Tensor, corrected: Tensor, measured: Tensor, share: float, *, evals: int = 0) -> Trials:
     """Of a value that is claimed to within a share of what is measured."""
     p, c, m = torch.broadcast_tensors(printed.double(), corrected.double(), measured.double())
     off = lambda v: ~((v - m).abs() <= share * m.abs())  # noqa: E731
-    return Trials(p, c, m, off(p), off(c), evals)
+    return Trials(p, c, m, off(p), off(c), bound=False, evals=evals)
 
 
 def together(parts: Sequence[Trials]) -> Trials:
     """The instances of all parts, with the curves of the first part that has some."""
     names = ("printed", "corrected", "measured", "printed_fails", "corrected_fails")
     tensors = (torch.cat([getattr(p, name) for p in parts]) for name in names)
-    return Trials(*tensors, sum(p.evals for p in parts), next((p.curves for p in parts if p.curves), {}))
+    curves = next((p.curves for p in parts if p.curves), {})
+    return Trials(*tensors, bound=parts[0].bound, evals=sum(p.evals for p in parts), curves=curves)
 
 
 @dataclass(frozen=True)
