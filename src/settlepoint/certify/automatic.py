@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from settlepoint.certify.ball import ball
 from settlepoint.certify.banach import banach
 from settlepoint.certify.certificate import Certificate, refused, strongest
 from settlepoint.certify.comparison import perron
@@ -20,6 +21,7 @@ METHODS = {
     "banach": banach,
     "graph": graph,
     "perron": perron,
+    "ball": ball,
     "kantorovich": kantorovich,
     "newton-krylov": newton_krylov,
 }
@@ -32,11 +34,11 @@ def certificate(eq: Equation, solution: Solution | State, method: str = "auto") 
     """How far a fixed point can be from the value of a solution, row by row.
 
     method: "banach" (a constant for the whole space in the 2-norm), "graph" (the same in the best of three norms),
-    "perron" (entry by entry), "kantorovich" (a proof at the point, whatever the norms), "newton-krylov" (an estimate
-    for any size), or "auto": every proof that applies, the smallest radius of each row, and the estimate where there is
-    no proof. reason says what the claim rests on, and why others were refused. Certificates that need something from
-    you have functions of their own: `ball`, `thomson`, `bielecki`. The solution is not changed; damping and solver play
-    no part, since the true residual P(x) - x is measured anew.
+    "perron" (entry by entry), "ball" (a contraction on a ball around the value), "kantorovich" (a proof at the point,
+    whatever the norms), "newton-krylov" (an estimate for any size), or "auto": every proof that applies, the smallest
+    radius of each row, and the estimate where there is no proof. reason says what the claim rests on, and why others
+    were refused. Certificates that need something from you have functions of their own: `thomson`, `bielecki`. The
+    solution is not changed; damping and solver play no part, since the true residual P(x) - x is measured anew.
 
         >>> import torch, settlepoint as sp
         >>> from settlepoint import certify
@@ -70,7 +72,7 @@ def _strongest(eq: Equation, x: State) -> Certificate:
         found.append(refused(layout.rows, like.new_zeros(0), why, "graph"))
     else:
         found += [graph(eq, x), perron(eq, x)]
-    for method in (kantorovich, newton_krylov):
+    for method in (kantorovich, *(() if _wide(eq) else (ball,)), newton_krylov):
         if found[-1].proved.all() or strongest(found).proved.all():
             break
         found.append(method(eq, x))

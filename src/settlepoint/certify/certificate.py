@@ -106,22 +106,22 @@ def stacked(parts: Sequence[Certificate]) -> Certificate:
     return Certificate(join("kind"), cat("radius"), cat("rate"), cat("unique_in"), join("reason"), join("method"))
 
 
+def chosen(found: Sequence[Certificate], place: Tensor) -> Certificate:
+    """Row i from found[place[i]]."""
+    pick = lambda name: torch.stack([getattr(c, name) for c in found]).gather(0, place[None])[0]  # noqa: E731
+    best = [found[k] for k in place.tolist()]
+    words = lambda name: tuple(getattr(c, name)[i] for i, c in enumerate(best))  # noqa: E731
+    return Certificate(words("kind"), pick("radius"), pick("rate"), pick("unique_in"), words("reason"), words("method"))
+
+
 def strongest(found: Sequence[Certificate]) -> Certificate:
     """Row by row the proof with the smallest radius, else the smallest estimate, else a refusal, with every reason."""
     stack = lambda name: torch.stack([getattr(c, name) for c in found])  # noqa: E731
-    weakest = stack("estimated").double() + 2 * stack("refused").double()
-    radius = torch.where(weakest > weakest.amin(0), torch.inf, stack("radius"))
-    index = torch.where(weakest > weakest.amin(0), torch.inf, radius.clamp(max=torch.finfo(radius.dtype).max)).argmin(0)
-    pick = lambda name: stack(name).gather(0, index[None])[0]  # noqa: E731
-    best = [found[place] for place in index.tolist()]
-    return Certificate(
-        tuple(c.kind[i] for i, c in enumerate(best)),
-        pick("radius"),
-        pick("rate"),
-        pick("unique_in"),
-        tuple(_told(found, c, i) for i, c in enumerate(best)),
-        tuple(c.method[i] for i, c in enumerate(best)),
-    )
+    weakness = stack("estimated").double() + 2 * stack("refused").double()
+    radius = stack("radius").clamp(max=torch.finfo(torch.float64).max)
+    place = torch.where(weakness > weakness.amin(0), torch.inf, radius).argmin(0)
+    reasons = tuple(_told(found, found[k], i) for i, k in enumerate(place.tolist()))
+    return replace(chosen(found, place), reason=reasons)
 
 
 def _told(found: Sequence[Certificate], best: Certificate, i: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from settlepoint.certify.certificate import Certificate, Refused, refused
 from settlepoint.equation import Equation
 from settlepoint.outcome import evaluate
+from settlepoint.solvers.solver import map_state
 from settlepoint.spaces import Rows, State
 
 _UNITS = 16.0  # of eps sqrt(W) (||x|| + ||P(x)||) that an evaluation is taken to be off by, at most
@@ -139,14 +139,29 @@ def _exact(eq: Equation, x: State) -> tuple[Equation, State] | None:
     """The equation and the state in float64; None where they are already, or cannot be."""
     if _first(x).dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return None
-    up = lambda v: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v  # noqa: E731
-    all_up = lambda v: tuple(map(up, v)) if isinstance(v, tuple) else up(v)  # noqa: E731
-    try:
-        operator = copy.deepcopy(eq.operator).double() if isinstance(eq.operator, nn.Module) else eq.operator
-    except Exception:  # a module that cannot be copied
-        return None
-    f, context = None if eq.f is None else all_up(eq.f), tuple(map(up, eq.context))
-    return replace(eq, operator=operator, f=f, lam=up(eq.lam), context=context), all_up(x)
+    given = {name: map_state(_up, getattr(eq, name)) for name in ("f", "lam", "context")}
+    operator = _Lifted.of(eq.operator) if isinstance(eq.operator, nn.Module) else eq.operator
+    return replace(eq, operator=operator, **given), map_state(_up, x)  # pyright: ignore[reportReturnType]
+
+
+def _up(v: Tensor) -> Tensor:
+    """v in float64 where it is floating; what asks for a gradient still does, which keeps torch from fused layers."""
+    return v.detach().double().requires_grad_(v.requires_grad) if v.is_floating_point() else v
+
+
+@dataclass(frozen=True)
+class _Lifted:
+    """A module called with its parameters and buffers in float64; the module itself is left as it is."""
+
+    module: nn.Module
+    weights: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, module: nn.Module) -> _Lifted:
+        return cls(module, {name: _up(t) for name, t in (*module.named_parameters(), *module.named_buffers())})
+
+    def __call__(self, *args: State) -> State:
+        return torch.func.functional_call(self.module, self.weights, args)
 
 
 def detached(x: State) -> State:
