@@ -23,7 +23,7 @@ def _(
         raise Refused("BatchNorm mixes the rows of a batch in training; call .eval() on it first")
 
 
-@rule(F.batch_norm, torch.batch_norm)
+@rule(F.batch_norm)
 def _(
     y: Tensor, x: Traced, running_mean: Any, running_var: Any, weight: Any = None, bias: Any = None,
     training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
@@ -78,7 +78,7 @@ def _(
     return normalised(x, x[0].numel() // num_groups, eps, True, weight)
 
 
-@rule(F.instance_norm, torch.instance_norm)
+@rule(F.instance_norm)
 def _(
     y: Tensor, x: Traced, running_mean: Any = None, running_var: Any = None, weight: Any = None, bias: Any = None,
     use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5, *args: Any,

@@ -71,8 +71,8 @@ class Theory(Experiment):
             ),
             caption="T, C, L, P, A, B: theorem, corollary, lemma, proposition and appendices of Operator Learning "
             "Meets Numerical Analysis; where no paper states it, as printed is the shortcut that the row warns of. "
-            "The first three columns show the first instance in which the printed form fails, which is the "
-            "counterexample that the note names; where it never fails, the one in which the bound is closest. ∞: "
+            "The first three columns show the first instance in which the printed form fails, the "
+            "counterexample where one is named; where it never fails, the one in which the bound is closest. ∞: "
             "nothing is claimed, or the iterates run away. With a claim: instances for which the corrected form "
             "claims something. Measured / corrected: the largest share of a bound that is used, 0 for values and "
             "verdicts.",
@@ -82,7 +82,7 @@ class Theory(Experiment):
         Figure(
             "Bounds and the true distance",
             ("distance", "a priori", "a priori, as printed", "a posteriori"),
-            "T = .2 z, lam = 4, f = 1: the printed bound lies below the distance that it bounds.",
+            "T = .2 diag(1, .8, .6) z, lam = 4, f = (1, 1, 1): the printed bound lies below the distance.",
             rows=("T1 distance",),
         ),
         Figure(
@@ -117,7 +117,7 @@ class Theory(Experiment):
 
 
 def _judged(results: Results, cell: str, statement: Statement) -> Check:
-    """The corrected form never fails, and the printed one just where it is wrong; nan, where a cell is missing, fails."""
+    """The corrected form never fails, the printed one just where it is wrong; a missing cell, nan, does not pass."""
     printed, corrected = (results.mean(cell, f"{form} fails") for form in ("printed", "corrected"))
     passed = corrected == 0 and (printed >= 1 if statement.wrong else printed == 0)
     name, target = f"{cell}: fails as printed, as corrected", f"{'≥ 1' if statement.wrong else '0'}, 0"

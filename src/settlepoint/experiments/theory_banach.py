@@ -36,10 +36,15 @@ def mixture(z: Tensor, A: Tensor, s: Tensor) -> Tensor:  # (N, m), (N, m, m), (N
 
 
 def equations(n: int, g: torch.Generator, m: int = 3) -> Equation:
-    """x = lam T(x) + f with k = .2 and |lam| k in [.3, .95); the first one is T = .2 z, lam = 4, f = (1, 0, 0)."""
+    """x = lam T(x) + f with k = .2 and |lam| k in [.3, .95).
+
+    The first is T = .2 z, lam = 4, f = (1, 0, 0); the second T = .2 diag(1, .8, .6) z, lam = 4, f = (1, 1, 1).
+    """
     A, s = sized(normal(g, n, m, m), K), uniform(g, 0, 1, n)
     lam, f = uniform(g, 0.3, 0.95, n) / K * normal(g, n).sign(), normal(g, n, m)
-    A[0], s[0], lam[0], f[0] = K * _eye(m), 0.0, 4.0, _eye(m)[0]
+    s[:2], lam[:2] = 0.0, 4.0
+    A[0], f[0] = K * _eye(m), _eye(m)[0]
+    A[1:2], f[1:2] = K * torch.diag(1 - 0.2 * torch.arange(m, dtype=torch.float64)), 1.0
     return Equation(mixture, f, lam, context=(A, s))
 
 
@@ -81,13 +86,13 @@ def count(n: int, g: torch.Generator) -> Trials:
 
 
 def distance(n: int, g: torch.Generator) -> Trials:
-    """||y_j - y*|| against (|lam| k)^j / (1 - |lam| k) ||T(f)|| and |lam| times that, at j = 5; curves of the first."""
+    """||y_j - y*|| against (|lam| k)^j / (1 - |lam| k) ||T(f)|| and |lam| times that, at j = 5; the second drawn."""
     eq = equations(n, g)
     f, lam, first = _start(eq)
-    rate, steps, j = lam.abs() * K, 1000, 5
+    rate, steps, j, i = lam.abs() * K, 1000, 5, min(1, n - 1)
     y = iterates(eq, f, steps)
     printed = rate**j / (1 - rate) * first
-    curves = _courses(y[:, 0], float(rate[0]), float(lam[0]), first[:1])
+    curves = _courses(y[:, i], float(rate[i]), float(lam[i]), first[i : i + 1])
     return bounds(printed, distance_after(first, lam, K, j), length(y[j] - y[-1]), evals=steps * n, curves=curves)
 
 
@@ -187,7 +192,7 @@ def cube(n: int, g: torch.Generator) -> Trials:
     f = uniform(g, -1.5, 1.5, n, 1)
     lam = uniform(g, 0, 1, n) / (3 * (f[:, 0].abs() + r) ** 2)
     f[0], lam[0] = 0.9, 0.3
-    f[1], lam[1] = 0.1, 0.3
+    f[1:2], lam[1:2] = 0.1, 0.3
     eq = Equation(lambda y: y**3, f, lam)
     y = iterates(eq, f, steps)[:, :, 0]
     far = (y - f[:, 0]).abs().nan_to_num(nan=torch.inf, posinf=torch.inf).amax(0)
@@ -196,7 +201,7 @@ def cube(n: int, g: torch.Generator) -> Trials:
     missed = proof.proved & ~((y[-1] - f[:, 0]).abs() <= proof.radius * (1 + SLACK))
     label = {"x_label": "iterations", "y_label": "|y|", "log_y": True}
     name = lambda i: "certified" if bool(proof.proved[i]) else "refused"  # noqa: E731
-    lines = {name(i): curve(range(8), y[:8, i].abs().tolist(), group=name(i), **label) for i in (0, 1)}
+    lines = {name(i): curve(range(8), y[:8, i].abs().tolist(), group=name(i), **label) for i in range(min(n, 2))}
     found = bounds(torch.full_like(claim, r), claim, far, evals=steps * n, curves=lines).but(missed)
     return replace(found, printed_fails=far.isinf())  # that they leave the ball is held against it only if for good
 

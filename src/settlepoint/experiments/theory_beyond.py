@@ -41,7 +41,7 @@ from settlepoint.solve import solve
 from settlepoint.solvers import R2N2, NewtonKrylov
 from settlepoint.stop import FixedSteps, Tolerance
 
-_ROWS = 20  # of each draw of weights
+_ROWS = 10  # of each draw of weights
 SPECTRUM = (0.2, 1.8)
 
 

@@ -34,7 +34,7 @@ from settlepoint.experiments.theory_trials import (
     values,
 )
 
-_BALLS = 20  # of each draw of weights
+_BALLS = 10  # of each draw of weights
 
 
 def cubic(y: Tensor, Q: Tensor, K: Tensor, V: Tensor) -> Tensor:  # (N, n, d)
@@ -56,7 +56,7 @@ def _weights(g: torch.Generator, first: bool) -> tuple[int, list[Tensor]]:
 
 
 def _drawn(n: int, g: torch.Generator, one: Callable[[int, list[Tensor], int, torch.Generator], Trials]) -> Trials:
-    """n instances in draws of some 20 balls; the first draw is T = y^3."""
+    """n instances in draws of some 10 balls; the first draw is T = y^3."""
     return together([one(*_weights(g, i == 0), min(_BALLS, n), g) for i in range(max(1, n // _BALLS))])
 
 

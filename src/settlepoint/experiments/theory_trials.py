@@ -1,4 +1,4 @@
-"""Random instances of a statement: its value as printed and as corrected, what is measured, and how often each fails."""
+"""Random instances of a statement: its value as printed, as corrected and as measured, and how often each fails."""
 
 from __future__ import annotations
 
