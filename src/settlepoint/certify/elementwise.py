@@ -36,10 +36,9 @@ KINKED: dict[str, tuple[float, float, tuple[float, ...], float]] = {
     "relu": (1.0, 0.0, (0.0,), _INF),
     "relu6": (1.0, 0.0, (0.0, 6.0), _INF),
     "abs": (1.0, 0.0, (0.0,), _INF),
-    "hardsigmoid": (1 / 6 + 1e-12, 0.0, (-3.0, 3.0), 1.0),
+    "hardsigmoid": (0.16667, 0.0, (-3.0, 3.0), 1.0),  # torch's derivative is 1 / 6 in float32
     "hardswish": (1.5, 1 / 3 + 1e-12, (-3.0, 3.0), _INF),
     "selu": (1.7581, 1.7581, (0.0,), _INF),
-    "softshrink": (1.0, 0.0, (-0.5, 0.5), _INF),
 }
 """Slope, second derivative between the kinks, where the kinks are, largest value."""
 
@@ -83,6 +82,11 @@ def _(y: Tensor, x: Traced, beta: float = 1.0, threshold: float = 20.0) -> Bound
 @rule(*_all("leaky_relu"))
 def _(y: Tensor, x: Traced, negative_slope: float = 0.01, inplace: bool = False) -> Bound:
     return kinked(x, max(1.0, abs(negative_slope)), 0.0, (0.0,))
+
+
+@rule(*_all("softshrink"))
+def _(y: Tensor, x: Traced, lambd: float = 0.5) -> Bound:
+    return kinked(x, 1.0, 0.0, (-lambd, lambd))
 
 
 @rule(*_all("elu"), *_all("celu"))
