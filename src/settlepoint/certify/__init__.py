@@ -9,6 +9,7 @@ from settlepoint.certify.certificate import Certificate, Refused
 from settlepoint.certify.comparison import bielecki, perron
 from settlepoint.certify.construction import Blend, Bounded, contractive
 from settlepoint.certify.displacement import Displacement, displacement, exclusion_radius
+from settlepoint.certify.following import traced
 from settlepoint.certify.graph import graph
 from settlepoint.certify.jacobian import jacobians, lipschitz_estimate, power_bound, spectral_radius
 from settlepoint.certify.kantorovich import kantorovich
@@ -21,7 +22,7 @@ from settlepoint.certify.polynomial import best_rate, class_rate, matrix_rate, r
 from settlepoint.certify.projection import project_, projected
 from settlepoint.certify.subject import Posed, Subject
 from settlepoint.certify.thomson import subhomogeneity, thomson, thomson_distance
-from settlepoint.certify.traced import Traced, guard, rule, traced
+from settlepoint.certify.traced import Traced, guard, rule
 from settlepoint.certify.verdict import Verdict, verdict
 
 __all__ = [

@@ -12,7 +12,7 @@ from settlepoint.certify.comparison import perron
 from settlepoint.certify.graph import graph
 from settlepoint.certify.kantorovich import kantorovich
 from settlepoint.certify.krylov import newton_krylov
-from settlepoint.certify.rounding import detached
+from settlepoint.certify.point import detached
 from settlepoint.equation import Equation
 from settlepoint.solution import Solution
 from settlepoint.spaces import State

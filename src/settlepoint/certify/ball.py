@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from settlepoint.certify.banach import followed
 from settlepoint.certify.certificate import Certificate, Refused, chosen, claimed
-from settlepoint.certify.rounding import Point, attempt, outward, plain_norm
+from settlepoint.certify.point import Point, attempt, plain_norm
+from settlepoint.certify.rounding import outward
 from settlepoint.equation import Equation
 from settlepoint.spaces import State
 
@@ -62,6 +62,6 @@ def _within(here: Point, radius: Tensor, bound: float | None) -> Certificate:
 def _constant(here: Point, radius: Tensor, bound: float | None) -> Tensor:
     if bound is None:
         plain_norm(here.eq)
-        return followed(here, radius).bound.two
+        return here.followed(radius).bound.two
     lam = torch.as_tensor(here.eq.lam, dtype=torch.float64, device=here.z.device)
     return (lam.detach().abs() * bound).reshape(-1)

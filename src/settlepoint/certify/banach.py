@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from settlepoint.certify.certificate import Certificate, claimed
-from settlepoint.certify.rounding import Point, attempt, outward, plain_norm
-from settlepoint.certify.traced import Traced, traced
+from settlepoint.certify.point import Point, attempt, plain_norm
+from settlepoint.certify.rounding import outward
 from settlepoint.equation import Equation
 from settlepoint.spaces import State
 
@@ -47,6 +47,8 @@ def steps_needed(first: Tensor, lam: Tensor | float, k: float, tolerance: float)
     """
     if not (math.isfinite(tolerance) and tolerance > 0):
         raise ValueError(f"tolerance must be a finite number > 0, got {tolerance}")
+    if not k >= 0:
+        raise ValueError(f"k must be >= 0, got {k}")
     size = torch.as_tensor(lam, dtype=torch.float64).abs()
     rate = size * k
     if not bool((rate < 1).all()):
@@ -59,6 +61,8 @@ def steps_needed(first: Tensor, lam: Tensor | float, k: float, tolerance: float)
 
 def distance_after(first: Tensor, lam: Tensor | float, k: float, n: int) -> Tensor:  # (R,)
     """||x_n - x*|| <= (|lam| k)^n / (1 - |lam| k) |lam| ||T(f)||        (Theorem 1, corrected), rounded outward."""
+    if not k >= 0:
+        raise ValueError(f"k must be >= 0, got {k}")
     size = torch.as_tensor(lam, dtype=torch.float64).abs()
     rate = size * k
     bound = outward(rate**n / (1 - rate) * size * first.double())
@@ -75,7 +79,7 @@ def banach(eq: Equation, x: State, bound: float | None = None) -> Certificate:
     def claim(here: Point) -> Certificate:
         if bound is None:
             plain_norm(here.eq)
-            rate = followed(here).bound.two
+            rate = here.followed().bound.two
         else:
             rate = _given(here, bound)
         rate = outward(rate).expand(len(here.z))
@@ -86,11 +90,6 @@ def banach(eq: Equation, x: State, bound: float | None = None) -> Certificate:
         return claimed(holds, radius, rate, torch.full_like(radius, torch.inf), texts, "banach")
 
     return attempt("banach", eq, x, claim)
-
-
-def followed(here: Point, radius: Tensor | float = torch.inf) -> Traced:
-    """P at the point with its bounds; weights of the operator are in float64 there where they can be."""
-    return traced(here.eq, here.x, radius)
 
 
 def _given(here: Point, bound: float) -> Tensor:

@@ -18,8 +18,9 @@ class Bound:
     a token). sup: in the largest entry. entry: the largest entry of y(a) - y(b) by the 2-norm of a - b. bend: the
     Lipschitz constant of the Jacobian in the 2-norm. cap: |y| <= cap. total: ||y||_2 <= total, of every row. All
     float64, inf where unknown.
-    table: (entries of y, entries of x), |J| <= table entrywise in every row, for states of one dimension.
-    mixing: A, where y = A z over the nodes and `before` is the bound of z, kept until all linear steps are known.
+    table: (entries of y, entries of x), |J| <= table entrywise in every row, for states of one dimension. mixing: A,
+    where y = A z over the nodes, and the bound of z, kept until all linear steps are known. free: True where the values
+    are arbitrary, as those of arguments that were not given.
     """
 
     two: Tensor
@@ -32,6 +33,7 @@ class Bound:
     table: Tensor | None = None
     mixing: Mixing | None = None
     total: float = math.inf
+    free: bool = False
 
     @classmethod
     def of_state(cls, radius: Tensor, width: int | None = None) -> Bound:
@@ -43,7 +45,7 @@ class Bound:
     @property
     def constant(self) -> bool:
         """True when y does not depend on x."""
-        return not bool(self.two.any())
+        return not self.free and not bool(self.two.any())
 
     @property
     def rows(self) -> int:
@@ -128,7 +130,7 @@ def times(a: Tensor | float, b: Tensor | float) -> Tensor:
 
 def sums(bounds: list[Bound]) -> Bound:
     """Of y_1 + ... + y_k."""
-    bounds = level(bounds)
+    bounds = level([b for b in bounds if bool(b.two.any())] or bounds[:1])
     add = lambda name: torch.stack([getattr(b, name) for b in bounds]).sum(0)  # noqa: E731
     tables = [b.table for b in bounds if b.table is not None]
     table = torch.stack(tables).sum(0) if len(tables) == len(bounds) else None

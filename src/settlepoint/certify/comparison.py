@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from settlepoint.certify.banach import followed
 from settlepoint.certify.certificate import Certificate, Refused, claimed
 from settlepoint.certify.norms import perron_bound
-from settlepoint.certify.rounding import Point, attempt, outward, plain_norm
+from settlepoint.certify.point import Point, attempt, plain_norm
+from settlepoint.certify.rounding import outward
 from settlepoint.equation import Equation
 from settlepoint.spaces import State
 
@@ -49,7 +49,7 @@ def _given(table: Tensor, here: Point) -> Tensor:
 
 def _worked_out(here: Point) -> Tensor:
     plain_norm(here.eq)
-    table = followed(here).bound.table
+    table = here.followed().bound.table
     if table is None:
         raise Refused(
             "no table of absolute weights: for states of one dimension a row, through matrices and activations"
@@ -68,7 +68,7 @@ def _error(N: Tensor, gap: Tensor, weights: Tensor, root: float) -> Tensor:  # (
 
 
 def bielecki(eq: Equation, x: State, times: Tensor, bound: float) -> Certificate:
-    """Volterra equations x(t) = f(t) + int_0^t k(t, s, x(s)) ds: a contraction in exp(beta t)-weighted sup norms.
+    """Volterra equations x(t) = f(t) + lam int_0^t k(t, s, x(s)) ds: a contraction in exp(beta t)-weighted sup norms.
 
     times: (W,) ascending, the grid of a state (R, W) that the operator integrates over by the trapezoidal rule. bound:
     L with |k(t, s, a) - k(t, s, b)| <= L |a - b|, taken as proved. However large L T is, N = L times the trapezoidal
@@ -82,18 +82,19 @@ def bielecki(eq: Equation, x: State, times: Tensor, bound: float) -> Certificate
         raise ValueError(f"bound must be >= 0, got {bound}")
 
     def claim(here: Point) -> Certificate:
-        N = float(bound) * _trapezoidal(t).to(here.z.device)
+        lam = float(torch.as_tensor(here.eq.lam, dtype=torch.float64).detach().abs().max())
+        N = lam * float(bound) * _trapezoidal(t).to(here.z.device)
         if N.shape[0] != here.z.shape[1]:
             raise ValueError(f"times must have one entry for each of the {here.z.shape[1]} values, got {len(t)}")
         rate = float(N.diagonal().max()) * (1 + 1e-12)
-        gap = (here.image - here.z).double().abs() + here.rounding[:, None]
+        gap = ((here.image - here.z).double().abs() + here.rounding[:, None]).nan_to_num(nan=torch.inf)
         error = torch.linalg.solve_triangular(torch.eye(len(N), dtype=N.dtype) - N, gap.T, upper=False).T * (1 + 1e-9)
         radius = outward(torch.linalg.vector_norm(error, dim=1), 4 * len(N))
         rates = torch.full_like(radius, rate)
-        holds = (rates < 1) & torch.isfinite(radius) & bool((error >= 0).all())
+        holds = (rates < 1) & torch.isfinite(radius) & (error >= 0).all(1)
         texts = (
             f"a contraction of any rate above {rate:.3g} in exp(beta t)-weighted sup norms",
-            f"L times half a step is {rate:.3g}, not below 1: take a finer grid",
+            here.lacks(f"L times half a step is {rate:.3g}, not below 1: take a finer grid"),
         )
         return claimed(holds, radius, rates, torch.full_like(radius, torch.inf), texts, "bielecki")
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from settlepoint.certify.banach import followed
-from settlepoint.certify.rounding import Point, plain_norm
+from settlepoint.certify.point import Point, plain_norm
 from settlepoint.equation import Equation
 from settlepoint.iterate import iterate
 from settlepoint.solvers.halpern import Halpern
@@ -24,10 +23,12 @@ def exclusion_radius(eq: Equation, x: State, bound: float | None = None) -> Tens
     bound: L, a Lipschitz constant of P on the whole space, by default worked out of the operator. A proof, rounded
     inward. Raises `Refused` where no constant is known.
     """
+    if bound is not None and not bound >= 0:
+        raise ValueError(f"bound must be >= 0, got {bound}")
     here = Point.at(eq, x)
     if bound is None:
         plain_norm(here.eq)
-        constant = followed(here).bound.two.expand(len(here.z))
+        constant = here.followed().bound.two.expand(len(here.z))
     else:
         constant = torch.full_like(here.residual, float(bound))
     reach = (here.residual - here.rounding).clamp(min=0)

@@ -76,6 +76,8 @@ for _name, _pieces in KINKED.items():
 
 @rule(*_all("softplus"))
 def _(y: Tensor, x: Traced, beta: float = 1.0, threshold: float = 20.0) -> Bound:
+    if threshold < 15 or not beta > 0:
+        raise Refused("softplus jumps at a small threshold, and beta must be > 0")
     return x.bound.mapped(1.0, 0.25 * beta + 1e-8)
 
 
@@ -91,7 +93,9 @@ def _(y: Tensor, x: Traced, lambd: float = 0.5) -> Bound:
 
 @rule(*_all("elu"), *_all("celu"))
 def _(y: Tensor, x: Traced, alpha: float = 1.0, *args: Any, **kwargs: Any) -> Bound:
-    slope, bend = max(1.0, abs(alpha)), max(abs(alpha), 1 / abs(alpha) if alpha else _INF)
+    if not alpha > 0:
+        raise Refused("elu and celu have a bound for alpha > 0")
+    slope, bend = max(1.0, alpha), max(alpha, 1 / alpha)
     return x.bound.mapped(slope, bend) if alpha == 1 else kinked(x, slope, bend, (0.0,))
 
 
@@ -116,9 +120,10 @@ def _(y: Tensor, x: Traced, weight: Tensor) -> Bound:
 def monotone(x: Traced, slope: Callable[[Tensor], Tensor], bend: Callable[[Tensor], Tensor], positive: bool) -> Bound:
     """Of a function whose |s'| and |s''| are largest at an end of the range; positive: defined for x > 0 alone."""
     low, high = x.low, x.high
-    if positive and not bool((low > 0).all()):
-        raise Refused("a logarithm, root, power or quotient may meet 0: it has a bound only near a point away from 0")
-    largest = lambda s: x.by_row(torch.maximum(s(low).abs(), s(high).abs()))  # noqa: E731
+    sound = low > 0 if positive else torch.ones_like(low, dtype=torch.bool)
+    _somewhere(x, sound, "a logarithm, root or power may meet 0")
+    inside = torch.where(sound, low, 1.0)
+    largest = lambda s: x.by_row(torch.where(sound, torch.maximum(s(inside).abs(), s(high).abs()), torch.inf))  # noqa: E731
     return x.bound.mapped(largest(slope) * (1 + 1e-12), largest(bend) * (1 + 1e-12))
 
 
@@ -142,12 +147,18 @@ def _(y: Tensor, x: Traced) -> Bound:
     return monotone(x, lambda v: 0.5 * v**-1.5, lambda v: 0.75 * v**-2.5, positive=True)
 
 
+def _somewhere(x: Traced, sound: Tensor, what: str) -> None:
+    """Raise `Refused` unless some row is sound in all its entries."""
+    if not bool((x.by_row((~sound).double()) == 0).any()):
+        raise Refused(f"{what}: it has a bound only near a point away from 0")
+
+
 def inverse(x: Traced) -> Bound:
     """Of 1 / x, where x stays away from 0."""
     low, high = x.low, x.high
-    if not bool(((low > 0) | (high < 0)).all()):
-        raise Refused("a quotient may divide by 0: it has a bound only near a point away from 0")
-    least = torch.minimum(low.abs(), high.abs())
+    sound = (low > 0) | (high < 0)
+    _somewhere(x, sound, "a quotient may divide by 0")
+    least = torch.where(sound, torch.minimum(low.abs(), high.abs()), 0.0)
     return x.bound.mapped(x.by_row(least**-2), x.by_row(2 * least**-3), x.by_row(1 / least))
 
 
@@ -284,7 +295,13 @@ def _same(y: Tensor, x: Traced, *args: Any, **kwargs: Any) -> Bound:
 
 
 rule(
-    Tensor.to, Tensor.type_as, Tensor.float, Tensor.double, Tensor.contiguous, Tensor.clone, torch.clone, Tensor.detach,
-    torch.detach, VIEW["data"], Tensor.type, torch.positive, Tensor.__pos__, Tensor.requires_grad_, Tensor.cpu,
-    Tensor.detach_, torch.nan_to_num, Tensor.nan_to_num, Tensor.resolve_conj, Tensor.resolve_neg,
+    Tensor.to, Tensor.type_as, Tensor.float, Tensor.double, Tensor.contiguous, Tensor.clone, torch.clone,
+    Tensor.type, torch.positive, Tensor.__pos__, Tensor.requires_grad_, Tensor.cpu,
+    torch.nan_to_num, Tensor.nan_to_num, Tensor.resolve_conj, Tensor.resolve_neg,
 )(_same)  # fmt: skip
+
+
+@rule(Tensor.detach, torch.detach, VIEW["data"], Tensor.detach_)
+def _(y: Tensor, x: Traced) -> Bound:
+    """The same values, of which autograd knows nothing: the Jacobian that it gives is not the operator's."""
+    return x.bound.kept(bend=torch.full_like(x.bound.bend, torch.inf), table=x.bound.table)

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from settlepoint.certify.banach import followed
 from settlepoint.certify.certificate import Certificate, claimed
-from settlepoint.certify.rounding import Point, attempt, outward, plain_norm
+from settlepoint.certify.point import Point, attempt, plain_norm
+from settlepoint.certify.rounding import outward
 from settlepoint.equation import Equation
 from settlepoint.spaces import State
 
@@ -37,7 +37,7 @@ def graph(eq: Equation, x: State, norm: str = "best") -> Certificate:
 
     def claim(here: Point) -> Certificate:
         plain_norm(here.eq)
-        bound, rows = followed(here).bound, len(here.z)
+        bound, rows = here.followed().bound, len(here.z)
         rates = {n: outward(getattr(bound, n)).expand(rows) for n in NORMS}
         chosen = norm if norm != "best" else min(rates, key=lambda n: float(rates[n].max()) if rows else 0.0)
         rate = rates[chosen]
@@ -61,6 +61,6 @@ def _measured(here: Point, norm: str) -> tuple[Tensor, float]:
     if norm == "sup":
         return r.abs().amax(1), math.sqrt(r.shape[1])
     first = here.x[0] if isinstance(here.x, tuple) else here.x
-    width = first.shape[-1]
+    width = first.shape[-1] if first.ndim else 1
     per_row = r.reshape(len(r), -1, width)
     return torch.linalg.vector_norm(per_row, dim=2).amax(1), math.sqrt(per_row.shape[1])

@@ -13,7 +13,7 @@ from settlepoint.certify.certificate import Refused
 from settlepoint.equation import Equation
 
 _CHUNK = 4_000_000  # numbers of a block of Jacobian columns
-_ALIKE = 1e-3  # by which a derivative may differ from the difference of values
+_ALIKE = 1e-6  # by which a derivative may differ from the difference of values, in float64
 
 
 def jacobians(eq: Equation, z: Tensor) -> Tensor:  # (R, W) -> (R, W, W)
@@ -63,9 +63,10 @@ def transposed(eq: Equation, z: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 @torch.no_grad()
-def differentiable(eq: Equation, z: Tensor, image: Tensor) -> Tensor:  # (R,) bool
+def differentiable(eq: Equation, z: Tensor, image: Tensor, unit: float) -> Tensor:  # (R,) bool
     """Rows in which J v agrees with a difference of values, along one random direction.
 
+    unit: rounding unit of what the operator works in.
     What rounds, sorts, detaches or takes an argmax has a derivative by autograd that is not that of its values.
     """
     if not z.shape[1]:
@@ -73,12 +74,13 @@ def differentiable(eq: Equation, z: Tensor, image: Tensor) -> Tensor:  # (R,) bo
     v = torch.randn(z.shape, dtype=z.dtype, generator=torch.Generator().manual_seed(0)).to(z.device)
     v = v / torch.linalg.vector_norm(v, dim=1, keepdim=True)
     size = torch.linalg.vector_norm(z, dim=1, keepdim=True) + 1
-    h = torch.finfo(z.dtype).eps ** (1 / 3) * size
+    h = unit ** (1 / 3) * size
     difference = (eq.flat(z + h * v) - eq.flat(z - h * v)) / (2 * h)
     slope = product(eq, z, v)
     gap, scale = (torch.linalg.vector_norm(a, dim=1) for a in (difference - slope, slope))
-    hidden = torch.finfo(z.dtype).eps * (size[:, 0] + torch.linalg.vector_norm(image, dim=1)) / h[:, 0]
-    return ~(gap > _ALIKE * (1 + scale) + 100 * hidden)
+    hidden = unit * (size[:, 0] + torch.linalg.vector_norm(image, dim=1)) / h[:, 0]
+    loose = _ALIKE * (unit / torch.finfo(torch.float64).eps) ** (2 / 3)
+    return ~(gap > min(1e-2, loose) * (1 + scale) + 100 * hidden)
 
 
 def power_bound(J: Tensor, doublings: int = 8) -> Tensor:  # (R, W, W) -> (R,)

@@ -7,11 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from settlepoint.certify.banach import followed
 from settlepoint.certify.certificate import Certificate, Refused, claimed, stacked
 from settlepoint.certify.jacobian import differentiable
 from settlepoint.certify.newton import Newton, Radii
-from settlepoint.certify.rounding import Point, attempt, plain_norm
+from settlepoint.certify.point import Point, attempt, plain_norm
 from settlepoint.equation import Equation
 from settlepoint.spaces import State
 
@@ -44,6 +43,9 @@ def kantorovich(eq: Equation, x: State, curvature: float | None = None) -> Certi
     row, for up to 500 unknowns.
     """
 
+    if curvature is not None and not (math.isfinite(curvature) and curvature >= 0):
+        raise ValueError(f"curvature must be a finite number >= 0, got {curvature}")
+
     def claim(here: Point) -> Certificate:
         plain_norm(here.eq)
         rows, width = here.z.shape
@@ -58,7 +60,7 @@ def kantorovich(eq: Equation, x: State, curvature: float | None = None) -> Certi
 
 def _block(here: Point, curvature: float | None) -> Certificate:
     """Rows whose Jacobians are held at the same time."""
-    smooth = differentiable(here.eq, here.z, here.image)
+    smooth = differentiable(here.eq, here.z, here.image, here.unit)
     newton = Newton.at(here)
     radii = _nearer(here, newton, _radii(here, newton, curvature), curvature)
     texts = (_TEXT, _lacks(smooth, newton, here))
@@ -97,7 +99,7 @@ def _radii(here: Point, newton: Newton, curvature: float | None) -> Radii:
     found, scale = Radii.none(rows, here.z), 1 + here.eq.measure(here.z)
     for size in _BALLS:
         try:
-            bend = followed(here, size * scale).bound.bend.expand(rows)
+            bend = here.followed(size * scale).bound.bend.expand(rows)
         except Refused as error:
             refusal = error
             continue

@@ -30,6 +30,8 @@ def koopman_rate(eq: Equation, x: State, steps: int = 10) -> Tensor:  # (R,)
         moves.append((image - z).double())
         z = image
     size = torch.linalg.vector_norm(moves[0], dim=1)
+    if not z.shape[1]:
+        return size + torch.nan
     still = ~(size > 1e3 * bound.layout.eps * (1 + bound.measure(z)))
     X, Y = torch.stack(moves[:-1], 2).nan_to_num(), torch.stack(moves[1:], 2).nan_to_num()
     U, S, Vh = torch.linalg.svd(X, full_matrices=False)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from settlepoint.certify.certificate import ESTIMATED, Certificate, claimed
-from settlepoint.certify.rounding import Point, attempt
+from settlepoint.certify.point import Point, attempt
 from settlepoint.equation import Equation
 from settlepoint.spaces import State
 
@@ -26,9 +26,9 @@ def newton_krylov(eq: Equation, x: State, steps: int = 60) -> Certificate:
     """
 
     def claim(here: Point) -> Certificate:
-        defect = (here.image - here.z).double()
+        defect = _above_rounding(here)
         length, left, rate, floor = _gmres(here, defect, steps)
-        solved = (left <= _SOLVED * here.residual) | (here.residual == 0)
+        solved = left <= _SOLVED * torch.linalg.vector_norm(defect, dim=1)
         radius = 2 * length + here.rounding / floor.clamp(min=_SINGULAR)
         holds = solved & torch.isfinite(radius) & (floor > _SINGULAR)
         texts = (
@@ -38,6 +38,14 @@ def newton_krylov(eq: Equation, x: State, steps: int = 60) -> Certificate:
         return claimed(holds, radius, rate, torch.zeros_like(radius), texts, "newton-krylov", kind=ESTIMATED)
 
     return attempt("newton-krylov", eq, x, claim)
+
+
+def _above_rounding(here: Point) -> Tensor:
+    """P(x) - x, or where that is rounding alone a random vector of the size of rounding, which it may hide."""
+    r = (here.image - here.z).double()
+    noise = torch.randn(r.shape, dtype=r.dtype, generator=torch.Generator().manual_seed(0)).to(r)
+    noise = noise / torch.linalg.vector_norm(noise, dim=1, keepdim=True) * here.rounding[:, None]
+    return torch.where((here.residual > here.rounding)[:, None] | ~torch.isfinite(r), r, noise)
 
 
 def _gmres(here: Point, r: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

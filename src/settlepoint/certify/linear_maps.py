@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -48,12 +49,14 @@ def _(y: Tensor, bias: Any, x: Any, weight: Any, *, beta: float = 1.0, alpha: fl
 
 def right_product(x: Traced, matrix: Tensor, y: Tensor) -> Bound:
     """x @ A for a constant A."""
-    if x.ndim == 1 or matrix.ndim == 1:
-        found = through(x.bound.collapsed(), matrix.reshape(len(matrix), -1).T, along_last=True)
-        return found.without_node()
-    if matrix.ndim == 2:
+    if matrix.ndim == 2 and x.ndim > 1:
         return through(x.bound, matrix.T, along_last=True)
-    return _stacked(x.bound, matrix.mT, along_last=True)
+    if matrix.ndim == 1 or x.ndim == 1:
+        if matrix.ndim > 2:
+            raise Refused("a vector times a stack of matrices has no bound here")
+        b = x.bound if x.ndim > 1 else x.bound.collapsed()
+        return through(b, matrix.reshape(len(matrix), -1).T, along_last=True).without_node()
+    return _stacked(x.bound, matrix, _copies(x, y), along_last=True)
 
 
 def left_product(matrix: Tensor, x: Traced, y: Tensor) -> Bound:
@@ -61,21 +64,31 @@ def left_product(matrix: Tensor, x: Traced, y: Tensor) -> Bound:
     if matrix.layout != torch.strided:
         return multiplied(matrix, x)
     if x.ndim == 1:
-        return through(x.bound.collapsed(), matrix.reshape(-1, matrix.shape[-1]), along_last=True).without_node()
+        if matrix.ndim > 2:
+            raise Refused("a stack of matrices times a vector has no bound here")
+        flat = matrix.reshape(-1, matrix.shape[-1])
+        return through(x.bound.collapsed(), flat, along_last=True).without_node()
+    if matrix.ndim == 1:
+        return through(x.bound.collapsed(), matrix[None], along_last=False).without_node()
     if matrix.ndim == 2:
         b = x.bound if x.ndim > 2 else x.bound.collapsed()  # of (R, W) the rows themselves are mixed
         return through(b, matrix, along_last=False)
-    return _stacked(x.bound.collapsed(), matrix, along_last=False)
+    return _stacked(x.bound, matrix, _copies(x, y), along_last=False)
 
 
-def _stacked(b: Bound, matrices: Tensor, along_last: bool) -> Bound:
+def _copies(x: Traced, y: Tensor) -> float:
+    """How often x is repeated to meet a stack of matrices."""
+    return math.prod(y.shape[:-2]) / max(1, math.prod(plain(x).shape[:-2]))
+
+
+def _stacked(b: Bound, matrices: Tensor, copies: float, along_last: bool) -> Bound:
     """A matrix for every leading entry."""
-    A = finite(matrices).flatten(0, -3)
-    if b.rows > 1:
-        b = b.collapsed()
-    two = float(torch.linalg.matrix_norm(A, ord=2).max()) * (1 + 1e-12 * max(A.shape[1:]))
-    sup = float(A.abs().sum(-1).max()) * _UP
-    return b.linear(two, two if along_last else sup, sup, two)
+    A, b = finite(matrices).flatten(0, -3), b.collapsed()
+    if not A.numel():
+        return b.linear(0.0, 0.0, 0.0, 0.0)
+    norm = float(torch.linalg.matrix_norm(A, ord=2).max()) * (1 + 1e-12 * max(A.shape[1:]))
+    across = float(A.abs().sum(-2 if along_last else -1).max()) * _UP
+    return b.linear(norm * math.sqrt(copies), norm if along_last else across, across, norm * _UP)
 
 
 @rule(torch.conv1d, torch.conv2d, torch.conv3d, F.conv1d, F.conv2d, F.conv3d)
@@ -103,50 +116,65 @@ def _(
 
 @rule(F.pad)
 def _(y: Tensor, x: Traced, pad: Any, mode: str = "constant", value: float | None = None) -> Bound:
-    """Zeros and constants add nothing; copies enter as often as they are made."""
+    """Zeros and constants add nothing; copies count as often as they are made."""
     if mode == "constant":
-        return x.bound.without_node()
-    copies = math.prod(
-        1 + math.ceil(max(pad[2 * i], pad[2 * i + 1]) * 2 / max(1, x.shape[-1 - i])) if mode == "circular"
-        else 1 + pad[2 * i] + pad[2 * i + 1]
-        for i in range(len(pad) // 2)
-    )  # fmt: skip
-    root = math.sqrt(copies)
-    return x.bound.linear(root, torch.inf, 1.0, 1.0)
+        return x.bound.uncapped().without_node()
+    return _positive(lambda v: F.pad(v, pad, mode), y, x)
 
 
-@rule(F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)
+def _positive(function: Callable[[Tensor], Tensor], y: Tensor, x: Traced) -> Bound:
+    """A linear map with nonnegative weights: its norms are sums of them, ||A||_2^2 <= ||A||_1 ||A||_inf."""
+    ones = torch.ones_like(plain(x)).requires_grad_()
+    with torch.enable_grad():
+        sums = function(ones)
+    (columns,) = torch.autograd.grad(sums.sum(), ones)
+    across, down = float(sums.detach().max()) * _UP, float(columns.max()) * _UP
+    return x.bound.linear(math.sqrt(across * down), torch.inf, across, across)
+
+
+_POOLS = (
+    F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
+)  # fmt: skip
+
+
+def _pooled(function: Callable[..., Tensor]) -> Callable[..., Bound]:
+    return lambda y, x, *args, **kwargs: _positive(lambda v: function(v, *args, **kwargs), y, x)
+
+
+for _pool in _POOLS:
+    rule(_pool)(_pooled(_pool))
+
+
+@rule(F.interpolate)
 def _(y: Tensor, x: Traced, *args: Any, **kwargs: Any) -> Bound:
-    """Windows of neighbours overlap in one entry a dimension at most."""
-    return x.bound.linear(math.sqrt(2 ** (y.ndim - 2)), torch.inf, 1.0, 1.0)
+    mode = kwargs.get("mode", args[2] if len(args) > 2 else "nearest")
+    if mode == "bicubic":
+        raise Refused("bicubic interpolation has negative weights, for which no bound is known here")
+    return _positive(lambda v: F.interpolate(v, *args, **kwargs), y, x)
 
 
-@rule(torch.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
-def _(y: Tensor, x: Traced, *args: Any, **kwargs: Any) -> Bound:
-    """Weights of a window sum to at most 1; an entry counts in as many windows as it can lie in."""
-    if kwargs.get("divisor_override") or len(args) > 5:
-        raise Refused("average pooling with a divisor of its own has no bound here")
-    return x.bound.linear(_overlap(y, args, kwargs), torch.inf, 1.0, 1.0)
+def _largest(dims: int) -> Callable[..., Bound]:
+    def largest(y: Tensor, x: Traced, *args: Any, **kwargs: Any) -> Bound:
+        """|max a - max b| <= max |a - b| in every window."""
+        found = x.bound.linear(_overlap(dims, args, kwargs), torch.inf, 1.0, 1.0)
+        return found.kept(bend=torch.full_like(found.bend, torch.inf))
+
+    return largest
 
 
-@rule(F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d)
-def _(y: Tensor, x: Traced, *args: Any, **kwargs: Any) -> Bound:
-    """|max a - max b| <= max |a - b| in every window."""
-    found = x.bound.linear(_overlap(y, args, kwargs), torch.inf, 1.0, 1.0)
-    return found.kept(bend=torch.full_like(found.bend, torch.inf))
+rule(F.max_pool1d, torch.max_pool1d)(_largest(1))
+rule(F.max_pool2d, torch.max_pool2d)(_largest(2))
+rule(F.max_pool3d, torch.max_pool3d)(_largest(3))
 
 
-def _overlap(y: Tensor, args: tuple, kwargs: dict) -> float:
-    """The square root of the number of windows that an entry can lie in."""
-    dims = y.ndim - 2
+def _overlap(dims: int, args: tuple, kwargs: dict) -> float:
+    """The square root of the number of windows that an entry can lie in: one for every tap at most."""
     given = dict(zip(("kernel_size", "stride", "padding", "dilation"), args, strict=False)) | kwargs
     size = _each(given["kernel_size"], dims)
     stride = _each(given.get("stride") or size, dims)
-    apart = given.get("dilation", 1) if "return_indices" in kwargs or "dilation" in kwargs else 1
-    counts = (
-        size if _each(apart, dims) != (1,) * dims else [math.ceil(k / s) for k, s in zip(size, stride, strict=True)]
-    )
-    return math.sqrt(math.prod(counts))
+    if _each(given.get("dilation", 1), dims) != (1,) * dims:
+        return math.sqrt(math.prod(size))
+    return math.sqrt(math.prod(math.ceil(k / s) for k, s in zip(size, stride, strict=True)))
 
 
 def _each(value: Any, dims: int) -> tuple[int, ...]:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from settlepoint.certify.certificate import Refused
-from settlepoint.certify.traced import Traced, traced
+from settlepoint.certify.following import refuse_training, traced
+from settlepoint.certify.traced import Traced
 from settlepoint.equation import Equation
 
 NORMS = ("two", "node", "sup")
@@ -80,13 +81,15 @@ def curvature_upper(
 def _followed(module: Callable, region: Region | None, example: tuple[Tensor, ...] | None) -> Traced:
     if not callable(module):
         raise TypeError(f"module must be an nn.Module or a function, got {type(module).__name__}")
+    refuse_training(module)
     x, *context = example if example is not None else _guess(module, region)
     if region is not None:
         x = torch.zeros_like(x)
     operator: Callable = _self_attention(module) if isinstance(module, nn.MultiheadAttention) else module
     eq = Equation(operator, context=tuple(context))
+    free = () if example is not None else tuple(range(len(context)))
     try:
-        return traced(eq, x, math.inf if region is None else region.radius)
+        return traced(eq, x, math.inf if region is None else region.radius, free=free)
     except Refused as error:
         if example is not None or "cannot be followed" not in str(error):
             raise
@@ -100,14 +103,14 @@ def _self_attention(module: nn.Module) -> Callable:
 
 
 def _guess(module: Callable, region: Region | None) -> list[Tensor]:
-    """A state for the first layer that says what it takes; NaN, which no bound may depend on, for other arguments."""
+    """A state for the first layer that says what it takes, and the same for other arguments."""
     tokens = () if region is None or region.tokens == 1 else (region.tokens,)
     layers = module.modules() if isinstance(module, nn.Module) else ()
     found = next((s for s in map(_input, layers) if s is not None), None)
     shape = (1, *tokens, *(found or (4,)))
     kind = next((p.dtype for p in module.parameters()), torch.float32) if isinstance(module, nn.Module) else None
     x = torch.zeros(shape, dtype=kind)
-    return [x, *(torch.full_like(x, torch.nan) for _ in range(_arguments(module) - 1))]
+    return [x, *(torch.zeros_like(x) for _ in range(_arguments(module) - 1))]
 
 
 def _input(layer: nn.Module) -> tuple[int, ...] | None:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from settlepoint.certify.jacobian import jacobians, power_bound
-from settlepoint.certify.rounding import Point, outward
+from settlepoint.certify.point import Point
+from settlepoint.certify.rounding import outward
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Newton:
     def at(cls, here: Point) -> Newton:
         """From a dense Jacobian and its inverse."""
         width = here.z.shape[1]
-        eps, unit = torch.finfo(torch.float64).eps, torch.finfo(here.z.dtype).eps
+        eps, unit = torch.finfo(torch.float64).eps, here.unit
         J = jacobians(here.eq, here.z).double()
         eye = torch.eye(width, dtype=torch.float64, device=J.device)
         A = eye - J

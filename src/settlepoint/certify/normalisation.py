@@ -46,7 +46,7 @@ def normalised(x: Traced, width: int, eps: float, centred: bool, gamma: Tensor |
     b, value = x.bound, plain(x).double()
     groups = value.reshape(*value.shape[:1], -1, width) if value.ndim > 1 else value.reshape(1, 1, width)
     spreads = groups.std(-1, correction=0) if centred else groups.square().mean(-1).sqrt()
-    reach = spread(times(b.two, b.radius), spreads) * (1 + 1e-9) / math.sqrt(width)
+    reach = spread(x.sway, spreads) / math.sqrt(width)
     least = ((spreads - reach).clamp(min=0) ** 2 + eps).rsqrt()
     inverse = (least.reshape(b.rows, -1) if b.rows > 1 else least.reshape(1, -1)).amax(1) * (1 + 1e-12)
     size = 1.0 if gamma is None else float(finite(gamma).abs().max()) * (1 + 1e-14)
@@ -76,6 +76,13 @@ def _(
     y: Tensor, x: Traced, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *args: Any
 ) -> Bound:
     return normalised(x, x[0].numel() // num_groups, eps, True, weight)
+
+
+@guard(F.instance_norm)
+def _(x: Any, mean: Any = None, var: Any = None, weight: Any = None, bias: Any = None, use_input_stats: bool = True,
+      *args: Any, **kwargs: Any) -> None:  # fmt: skip
+    if use_input_stats and mean is not None:
+        raise Refused("InstanceNorm keeps running statistics in training; call .eval() on it first")
 
 
 @rule(F.instance_norm)

@@ -56,6 +56,8 @@ def row_sum(matrix: sparse.spmatrix) -> float:
 
 def perron_bound(table: Tensor, steps: int = 60) -> tuple[float, Tensor]:
     """The Perron root of a nonnegative matrix (W, W) from above, and v > 0 with N v <= root v  (Collatz-Wielandt)."""
+    if not bool((table >= 0).all()):
+        raise ValueError(f"table must be nonnegative, got a smallest entry of {float(table.min())}")
     v, least, best = table.new_ones(len(table)), math.inf, table.new_ones(len(table))
     for _ in range(steps):
         image = table @ v

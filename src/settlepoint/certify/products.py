@@ -48,7 +48,7 @@ def _spread(x: Traced, y: Tensor) -> Traced:
 
 
 def _checked(b: Bound, what: str) -> Bound:
-    if not bool(torch.isfinite(b.two).all()):
+    if not bool(torch.isfinite(b.two).any()):
         raise Refused(
             f"{what} of two things that depend on the state has no bound on the whole space; it has one on a ball "
             "(region=), or near the solution"
@@ -164,9 +164,15 @@ def _(y: Any, *args: Any, **kwargs: Any) -> Any:
     mask = _mask(given.get("attn_mask"), given.get("key_padding_mask"), split[0].shape[0], heads)
     mixed = F.scaled_dot_product_attention(*split, attn_mask=mask)
     out = F.linear(mixed.movedim(-2, 0).flatten(-2), given["out_proj_weight"], given["out_proj_bias"])
-    if not torch.allclose(plain(out), y[0], rtol=1e-4, atol=1e-6):
+    if not torch.allclose(plain(out), y[0], rtol=1e-4, atol=1e-6, equal_nan=True):
         raise Refused("this form of attention has no bound here")
-    return out, y[1]
+    return out, _unknown(given["query"].bound)  # the weights, should anybody use them
+
+
+def _unknown(like: Bound) -> Bound:
+    """Nothing is known but that it depends on the state."""
+    none = torch.full_like(like.two, torch.inf)
+    return Bound(none, none, none, none, none, none, like.radius)
 
 
 def _mask(mask: Tensor | None, padding: Tensor | None, batch: int, heads: int) -> Tensor | None:
@@ -185,11 +191,10 @@ def _mask(mask: Tensor | None, padding: Tensor | None, batch: int, heads: int) -
 def _(y: Tensor, equation: str, *operands: Any) -> Bound:
     """Products of two factors: ||AB|| <= ||A|| ||B|| in the 2-norm of all entries, as for every contraction."""
     operands = tuple(operands[0]) if len(operands) == 1 and isinstance(operands[0], list | tuple) else operands
-    if len(operands) != 2:
+    if len(operands) != 2 or not isinstance(equation, str):
         raise Refused("einsum of other than two factors has no bound here")
     a, b = operands
-    if not all(len(set(side)) == len(side) for side in equation.replace(" ", "").split("->")[0].split(",")):
-        raise Refused("einsum along a diagonal has no bound here")
+    _contraction(equation)
     moved = [f for f in (a, b) if bound_of(f) is not None]
     unknown = lambda two: torch.full_like(two, torch.inf)  # noqa: E731
     if len(moved) == 1:
@@ -203,3 +208,15 @@ def _(y: Tensor, equation: str, *operands: Any) -> Bound:
     two = times(sizes[0], q.two) + times(sizes[1], p.two)
     bend = times(sizes[0], q.bend) + times(sizes[1], p.bend) + 2 * times(p.two, q.two)
     return _checked(Bound(two, unknown(two), unknown(two), two, bend, unknown(two), p.radius), "a contraction")
+
+
+def _contraction(equation: str) -> None:
+    """Raise `Refused` for diagonals, and for indices of one factor that are summed by themselves."""
+    sides, _, result = equation.replace(" ", "").partition("->")
+    factors = sides.split(",")
+    for factor, other in (factors, factors[::-1]):
+        letters = factor.replace(".", "")
+        if len(set(letters)) < len(letters):
+            raise Refused("einsum along a diagonal has no bound here")
+        if "->" in equation and any(c not in other and c not in result for c in letters):
+            raise Refused("einsum that sums one factor by itself has no bound here; write the sum apart")

@@ -1,21 +1,11 @@
-"""The point of a certificate: an equation in float64 where it can be had, its residual, and what rounding may hide."""
+"""Rounding: results of float64 moved outward, and the coarsest floating numbers that an operator works in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-
 import torch
-from torch import Tensor, nn
-
-from settlepoint.certify.certificate import Certificate, Refused, refused
-from settlepoint.equation import Equation
-from settlepoint.outcome import evaluate
-from settlepoint.solvers.solver import map_state
-from settlepoint.spaces import Rows, State
-
-_UNITS = 16.0  # of eps sqrt(W) (||x|| + ||P(x)||) that an evaluation is taken to be off by, at most
-_ALIKE = 1e4  # of the same, by which two evaluations may differ before the operator counts as another one
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def outward(value: Tensor, operations: int = 8) -> Tensor:
@@ -25,149 +15,16 @@ def outward(value: Tensor, operations: int = 8) -> Tensor:
     return torch.nextafter(moved, torch.full_like(moved, torch.inf))
 
 
-@dataclass(frozen=True)
-class Point:
-    """A bound equation at a point: what every certificate begins with.
+class Coarsest(TorchDispatchMode):
+    """Inside: unit grows to the largest rounding unit of any result, so that a cast to float32 on the way is seen."""
 
-    eq: bound, with its weights in float64 where the operator is a module or promotes. x: the state. z: (R, W). image:
-    P(z). residual: (R,) float64, ||P(z) - z|| in the norm of the space. rounding: (R,), what an evaluation of P is
-    taken to be off by, at most: a model of rounding, not an enclosure.
-    """
+    def __init__(self, unit: float):
+        super().__init__()
+        self.unit = unit
 
-    eq: Equation
-    x: State
-    z: Tensor
-    image: Tensor
-    residual: Tensor
-    rounding: Tensor
-
-    @classmethod
-    @torch.no_grad()
-    def at(cls, eq: Equation, x: State) -> Point:
-        """The point x. Raises `Refused` for operators that are random, or whose rows depend on each other."""
-        refuse_training(eq.operator)
-        here = cls._seen(eq, detached(x))
-        exact = _exact(eq, here.x)
-        if exact is not None:
-            try:
-                finer = cls._seen(*exact)
-            except Exception:  # the operator takes its own dtype alone: the point stays in it
-                finer = here
-            gap = torch.linalg.vector_norm(finer.image.double() - here.image.double(), dim=1)
-            here = finer if bool((~(gap > _ALIKE * here.rounding)).all()) else here
-        here._check()
-        return here
-
-    @classmethod
-    def _seen(cls, eq: Equation, x: State) -> Point:
-        bound = eq.at(x)
-        assert bound.layout is not None
-        z = bound.layout.flatten(x).detach()
-        image = evaluate(bound, z).detach()
-        sizes = bound.measure(z) + bound.measure(image)
-        delta = _UNITS * bound.layout.eps * max(1, z.shape[1]) ** 0.5 * sizes
-        return cls(bound, x, z, image, bound.measure(image - z), delta)
-
-    def rows(self, index: Tensor) -> Point:
-        """Some of the rows; all of them where the space cannot be restricted."""
-        if not self.eq.selectable or len(index) == len(self.z):
-            return self
-        eq, z, take = self.eq.rows(index), self.z[index], lambda v: v[index]
-        assert eq.layout is not None
-        return Point(eq, eq.layout.restore(z), z, take(self.image), take(self.residual), take(self.rounding))
-
-    def moved(self, step: Tensor) -> Point:
-        """The point z + step (R, W); rows whose step is not finite stay."""
-        z = torch.where(torch.isfinite(step).all(1, keepdim=True), self.z + step, self.z)
-        assert self.eq.layout is not None
-        return self._seen(self.eq, self.eq.layout.restore(z))
-
-    def lacks(self, text: str) -> list[str]:
-        """text for every row, but for those whose value or image is not finite."""
-        finite = torch.isfinite(self.residual).tolist()
-        return [text if good else "the value, or its image, is not finite" for good in finite]
-
-    def _check(self) -> None:
-        """Some rows once more, by themselves: the same operator must give the same there."""
-        rows = torch.arange(0, len(self.z), 2, device=self.z.device)
-        if not len(rows):
-            return
-        alone = self.eq if len(self.z) == 1 or not self.eq.selectable else self.eq.rows(rows)
-        again = alone.flat(self.z if alone is self.eq else self.z[rows])
-        whole = self.image if alone is self.eq else self.image[rows]
-        allowed = _ALIKE * (self.rounding if alone is self.eq else self.rounding[rows]) + 1e-300
-        if not bool((torch.linalg.vector_norm(again.double() - whole.double(), dim=1) > allowed).any()):
-            return
-        twice = torch.linalg.vector_norm(self.eq.flat(self.z).double() - self.image.double(), dim=1)
-        if bool((twice > _ALIKE * self.rounding).any()):
-            raise Refused(
-                "the operator gives another result when it is called again: it is random or has a state; call .eval() "
-                "on it, or draw its noise once, outside"
-            )
-        raise Refused(
-            "the rows depend on each other or on their place in the batch: give what a row needs through context, and "
-            "make one row of what belongs together"
-        )
-
-
-def attempt(name: str, eq: Equation, x: State, claim: Callable[[Point], Certificate]) -> Certificate:
-    """claim(point), or a refusal of all rows with the reason."""
-    try:
-        return claim(Point.at(eq, x))
-    except Refused as error:
-        layout = eq.at(detached(x)).layout
-        assert layout is not None
-        return refused(layout.rows, torch.zeros(0, device=_first(x).device), str(error), name)
-
-
-def plain_norm(eq: Equation) -> None:
-    """Raise `Refused` unless rows are measured in the plain 2-norm."""
-    if isinstance(eq.space, Rows) and eq.space.weights is not None:
-        raise Refused("the bounds are in the plain 2-norm, and the rows of this space have weights")
-
-
-def refuse_training(operator: object) -> None:
-    """Raise `Refused`, naming the mend, for modules that draw or mix rows in training."""
-    for module in operator.modules() if isinstance(operator, nn.Module) else ():
-        if module.training and isinstance(module, nn.modules.batchnorm._BatchNorm):
-            raise Refused("BatchNorm mixes the rows of a batch in training; call .eval() on the model first")
-        if module.training and isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
-            raise Refused("Dropout is in training, where the operator is random; call .eval() on the model first")
-
-
-def _exact(eq: Equation, x: State) -> tuple[Equation, State] | None:
-    """The equation and the state in float64; None where they are already, or cannot be."""
-    if _first(x).dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        return None
-    given = {name: map_state(_up, getattr(eq, name)) for name in ("f", "lam", "context")}
-    operator = _Lifted.of(eq.operator) if isinstance(eq.operator, nn.Module) else eq.operator
-    return replace(eq, operator=operator, **given), map_state(_up, x)  # pyright: ignore[reportReturnType]
-
-
-def _up(v: Tensor) -> Tensor:
-    """v in float64 where it is floating; what asks for a gradient still does, which keeps torch from fused layers."""
-    return v.detach().double().requires_grad_(v.requires_grad) if v.is_floating_point() else v
-
-
-@dataclass(frozen=True)
-class _Lifted:
-    """A module called with its parameters and buffers in float64; the module itself is left as it is."""
-
-    module: nn.Module
-    weights: dict[str, Tensor]
-
-    @classmethod
-    def of(cls, module: nn.Module) -> _Lifted:
-        return cls(module, {name: _up(t) for name, t in (*module.named_parameters(), *module.named_buffers())})
-
-    def __call__(self, *args: State) -> State:
-        return torch.func.functional_call(self.module, self.weights, args)
-
-
-def detached(x: State) -> State:
-    """x without a graph."""
-    return tuple(t.detach() for t in x) if isinstance(x, tuple) else x.detach()
-
-
-def _first(x: State) -> Tensor:
-    return x[0] if isinstance(x, tuple) else x
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        y = func(*args, **(kwargs or {}))
+        for t in pytree.tree_leaves(y):
+            if isinstance(t, Tensor) and t.is_floating_point():
+                self.unit = max(self.unit, torch.finfo(t.dtype).eps)
+        return y

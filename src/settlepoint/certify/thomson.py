@@ -7,7 +7,8 @@ from torch import Tensor
 
 from settlepoint.certify.certificate import Certificate, Refused, claimed
 from settlepoint.certify.jacobian import jacobians
-from settlepoint.certify.rounding import Point, attempt, outward
+from settlepoint.certify.point import Point, attempt
+from settlepoint.certify.rounding import outward
 from settlepoint.equation import Equation
 from settlepoint.spaces import State
 

@@ -1,32 +1,37 @@
 """`Traced`: a tensor that carries its `Bound` through an operator, whatever code the operator is made of.
 
-`traced(eq, x, radius)` calls the operator once on such a tensor. Every torch function that meets one looks up its rule
+`following.traced` calls the operator once on such a tensor. Every torch function that meets one looks up its rule
 
     @rule(torch.tanh, torch.Tensor.tanh)
     def _(y, x):                 # y: the plain result; x: the argument, Traced where it depends on the state
         return x.bound.mapped(1.0, 0.77, cap=1.0)
 
 and a function without a rule is a refusal that names it. Values are those at the point, so that code may branch on
-shapes, but not on entries.
+shapes, but not on entries. Rules take *args and **kwargs, since they stand for torch's own signatures.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from settlepoint.certify.bound import Bound, joined, times
+from settlepoint.certify.bound import Bound, times
 from settlepoint.certify.certificate import Refused
-from settlepoint.equation import Equation
-from settlepoint.spaces import Rows, State
 
 Rule = Callable[..., "Bound | tuple[Bound, ...] | Traced"]
 RULES: dict[Any, Rule] = {}
 """torch function to the rule that bounds its result; grown by `rule`."""
+
+WITNESS: ContextVar[Witness | None] = ContextVar("witness", default=None)
+"""Who looks on while an operator is followed; nobody while a rule is at work."""
 
 GUARDS: dict[Any, Callable[..., None]] = {}
 """torch function to a check of its arguments that runs before it does; grown by `guard`."""
@@ -56,6 +61,48 @@ def guard(*functions: Any) -> Callable[[Callable[..., None]], Callable[..., None
         return check
 
     return register
+
+
+class Witness:
+    """Holds the constants that meet the state, in order, so that a second run elsewhere can be held against them.
+
+    What is a constant in a rule but differs when the state is moved depends on it behind torch's back: through NumPy,
+    vmap, compiled code, a new tensor made from old numbers.
+    """
+
+    def __init__(self):
+        self.constants: list[Any] = []
+        self.still: list[bool] = []  # whether the result of a call was one more constant
+        self.replay = False
+        self.met = self.calls = 0
+
+    def note(self, given: Any) -> None:
+        """The constants among the arguments of one call."""
+        for a in pytree.tree_leaves(given):
+            if isinstance(a, Traced) and not a.bound.constant:
+                continue
+            if isinstance(a, Traced):
+                self._meet(a.value.clone())  # one that the operator made, and may write into
+            elif isinstance(a, Tensor | int | float):
+                self._meet(a)
+
+    def rule_of(self, func: Any) -> Rule | None:
+        """In the second run what a call was in the first, a constant or not; the bounds no longer matter."""
+        if not self.replay:
+            return RULES.get(func)
+        self.calls += 1
+        return still if self.calls <= len(self.still) and self.still[self.calls - 1] else _somehow
+
+    def _meet(self, value: Tensor | float) -> None:
+        if not self.replay:
+            self.constants.append(value)
+            return
+        self.met += 1
+        if self.met > len(self.constants) or not _same(self.constants[self.met - 1], value):
+            raise Refused(
+                "something that depends on the state reaches the result past torch's functions, or is random: NumPy, "
+                "vmap, compiled code, or a new tensor made of the state's numbers"
+            )
 
 
 class Traced(Tensor):
@@ -90,7 +137,14 @@ class Traced(Tensor):
     @property
     def reach(self) -> Tensor:  # (R,)
         """How far an entry can move in the ball."""
-        return times(self.bound.entry, self.bound.radius) * (1 + _SLACK)
+        far = times(self.bound.entry, self.bound.radius) * (1 + _SLACK)
+        return torch.full_like(far, torch.inf) if self.bound.free else far
+
+    @property
+    def sway(self) -> Tensor:  # (R,)
+        """How far a row can move in the ball, in the 2-norm."""
+        far = times(self.bound.two, self.bound.radius) * (1 + _SLACK)
+        return torch.full_like(far, torch.inf) if self.bound.free else far
 
     @property
     def low(self) -> Tensor:
@@ -113,7 +167,7 @@ class Traced(Tensor):
         """The largest 2-norm of a row in the ball."""
         value, bound = self.value.double(), self.bound
         flat = value.reshape(bound.rows, -1) if bound.rows > 1 else value.reshape(1, -1)
-        moved = torch.linalg.vector_norm(flat, dim=1) * (1 + _SLACK) + times(bound.two, bound.radius)
+        moved = torch.linalg.vector_norm(flat, dim=1) * (1 + _SLACK) + self.sway
         return torch.minimum(moved, times(bound.cap, flat.shape[1] ** 0.5)).clamp(max=bound.total)
 
     def _ends(self) -> tuple[Tensor, Tensor]:
@@ -144,21 +198,29 @@ class Traced(Tensor):
             raise _branches()
         if func in GUARDS:
             GUARDS[func](*args, **kwargs)
-        writes = _writes(func)
+        if kwargs.get("out") is not None:
+            raise Refused(f"{_called(func)} writes into out=, a tensor made apart from the state; leave it out")
+        func, args, kwargs, writes = _out_of_place(func, args, kwargs)
         if writes and not isinstance(args[0], Traced):
             raise Refused(f"{_called(func)} writes into a tensor made apart from the state; write y = f(x) instead")
-        moves = any(not a.bound.constant for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, Traced))
-        bound = RULES.get(func) if moves else still
-        if bound is None:
-            raise Refused(
-                f"no bound is known for {_called(func)}; register one with certify.rule, or give the bound by hand"
-            )
+        seen = [a.bound for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, Traced)]
+        moves, free = any(not b.constant for b in seen), any(b.free for b in seen)
+        witness = WITNESS.get()
+        if moves and witness is not None:
+            witness.note((args, kwargs))
         plain_args, plain_kwargs = pytree.tree_map(plain, (args, kwargs))
         if writes:  # computed on a copy first, since the rule looks at the arguments as they were
             plain_args = (plain_args[0].clone(), *plain_args[1:])
+        rule_of = still if not moves else RULES.get(func) if witness is None else witness.rule_of(func)
+        if rule_of is None:
+            raise Refused(
+                f"no bound is known for {_called(func)}; register one with certify.rule, or give the bound by hand"
+            )
         with untraced():
             y = func(*plain_args, **plain_kwargs)
-        found = bound(y, *args, **kwargs)
+        found = _bounded(rule_of, y, args, kwargs, free)
+        if moves and witness is not None and not witness.replay:
+            witness.still.append(_all_still(found))
         return args[0]._written(y, found) if writes else _carried(y, found)
 
     def _written(self, y: Tensor, bound: Bound) -> Traced:
@@ -167,47 +229,6 @@ class Traced(Tensor):
             self.as_subclass(Tensor).copy_(y)
             self.bound, self.version = Traced.make(y, bound).bound, self._version
         return self
-
-
-def traced(eq: Equation, x: State, radius: Tensor | float = torch.inf) -> Traced:
-    """P(x) with its bound, for all states within radius of x in the 2-norm of a row; inf: for all states.
-
-    eq: an Equation. x: the point. radius: one value, or one a row (R,). Raises `Refused` where some step has no bound.
-    """
-    parts = x if isinstance(x, tuple) else (x,)
-    if any(p.is_complex() for p in parts):
-        raise Refused("bounds are known for real states")
-    rows = len(parts[0]) if parts[0].ndim > 1 and isinstance(eq.space, Rows) else 1
-    ball = torch.as_tensor(radius, dtype=torch.float64, device=parts[0].device).expand(rows)
-    plain_rows = len(parts) == 1 and parts[0].ndim == 2 and isinstance(eq.space, Rows)
-    width = parts[0].shape[1] if plain_rows and parts[0].shape[1] <= _WIDEST else None
-    with torch.no_grad():
-        given = tuple(Traced.make(p, Bound.of_state(ball, width)) for p in parts)
-        image = _followed(eq, given if isinstance(x, tuple) else given[0])
-    parts = image if isinstance(image, tuple) else (image,)
-    found = [p for p in parts if isinstance(p, Traced)]
-    if len(found) < len(parts):
-        raise Refused("the operator's result does not depend on the state through torch functions; is it NumPy inside?")
-    whole = found[0] if len(found) == 1 else _joined(found)
-    if any(bool(torch.isnan(n).any()) for n in (whole.bound.two, whole.bound.bend)):
-        raise Refused(
-            "the bound depends on the values of other arguments, or on weights that are not finite; give example="
-        )
-    return whole
-
-
-_WIDEST = 1000  # states for which a table of all pairs of entries is kept
-
-
-def _followed(eq: Equation, given: State) -> State:
-    try:
-        return eq.image(given)
-    except Refused:
-        raise
-    except Exception as error:  # an operator that takes plain tensors alone, as compiled ones do
-        raise Refused(
-            f"the operator cannot be followed: {type(error).__name__}: {str(error).splitlines()[0]}"
-        ) from error
 
 
 untraced = torch._C.DisableTorchFunctionSubclass
@@ -261,6 +282,78 @@ def _writes(func: Any) -> bool:
     return name.endswith("_")
 
 
+def _out_of_place(func: Any, args: Any, kwargs: Any) -> tuple[Any, Any, Any, bool]:
+    """The call without inplace=True, and whether its result is to be written into the first argument."""
+    place = _inplace_place(func)
+    if place is None:
+        return func, args, kwargs, _writes(func)
+    inplace = kwargs.get("inplace", args[place] if len(args) > place else False)
+    if not inplace:
+        return func, args, kwargs, _writes(func)
+    if len(args) > place:
+        return func, (*args[:place], False, *args[place + 1 :]), kwargs, True
+    return func, args, {**kwargs, "inplace": False}, True
+
+
+@cache
+def _inplace_place(func: Any) -> int | None:
+    """Which argument inplace is, of Python functions that have it."""
+    if not inspect.isfunction(func):
+        return None
+    names = list(inspect.signature(func).parameters)
+    return names.index("inplace") if "inplace" in names else None
+
+
+def _bounded(bound: Rule, y: Any, args: Any, kwargs: Any, free: bool) -> Any:
+    """The rule at work, without a witness; free where an argument is."""
+    token = WITNESS.set(None)
+    try:
+        found = bound(y, *args, **kwargs)
+    finally:
+        WITNESS.reset(token)
+    hidden = not torch.is_grad_enabled()  # inside a no_grad of the operator: autograd has another Jacobian
+    return pytree.tree_map(lambda b: _marked(b, free, hidden), found) if free or hidden else found
+
+
+def _all_still(found: Any) -> bool:
+    """Whether a result, or all of several, is constant."""
+    parts = found if isinstance(found, tuple | list) else (found,)
+    return all((p.bound if isinstance(p, Traced) else p).constant for p in parts)
+
+
+def _marked(found: Any, free: bool, hidden: bool) -> Any:
+    b = found.bound if isinstance(found, Traced) else found
+    if not isinstance(b, Bound):
+        return found
+    b = replace(
+        b, free=b.free or free, bend=torch.full_like(b.bend, torch.inf) if hidden and not b.constant else b.bend
+    )
+    if not isinstance(found, Traced):
+        return b
+    found.bound = b
+    return found
+
+
+def _somehow(y: Any, *args: Any, **kwargs: Any) -> Any:
+    """Depends on the state, no matter how: the rule of the second run."""
+    none = torch.full((1,), torch.inf, dtype=torch.float64)
+    b = Bound(none, none, none, none, none, none, none)
+    return tuple(b for _ in y) if isinstance(y, tuple | list) else b
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two constants are one."""
+    if a is b:
+        return True
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        return type(a) is type(b) and bool(a == b or (a != a and b != b))
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if a.layout != torch.strided:
+        a, b = (t.values() if t.layout != torch.sparse_coo else t.coalesce().values() for t in (a, b))
+    return bool(((a == b) | ((a != a) & (b != b))).all()) if a.shape == b.shape else False
+
+
 def _called(func: Any) -> str:
     return getattr(func, "__qualname__", None) or getattr(func, "__name__", str(func))
 
@@ -283,10 +376,3 @@ def _carried(y: Any, bound: Any) -> Any:
     if not isinstance(y, Tensor) or (bound.constant and not y.is_floating_point()):
         return y
     return Traced.make(y, bound)
-
-
-def _joined(parts: list[Traced]) -> Traced:
-    """Several tensors of a state as one row each."""
-    rows = len(parts[0]) if parts[0].ndim > 1 else 1
-    values = torch.cat([p.value.reshape(rows, -1) for p in parts], 1)
-    return Traced.make(values, joined([p.bound for p in parts], along_last=False).without_node())
