@@ -47,8 +47,8 @@ def test_the_score_is_that_of_the_model_after_so_many_steps():
     net, x = model(FixedSteps(5)), torch.randn(4, 3)
     posed = Subject(net, (x,), score=lambda y: float(y.detach().sum())).posed()
     assert posed.score is not None
-    assert posed.score(5) == pytest.approx(float(net(x).detach().sum()))
-    assert posed.score(1) != posed.score(5)
+    assert posed.score(FixedSteps(5)) == pytest.approx(float(net(x).detach().sum()))
+    assert posed.score(FixedSteps(1)) != posed.score(FixedSteps(5))
 
 
 def test_looking_leaves_the_model_as_it_was():
@@ -59,7 +59,7 @@ def test_looking_leaves_the_model_as_it_was():
     posed = Subject(net, (x,), score=lambda y: float(y.detach().sum())).posed()
     assert posed.score is not None
     last = layer.last
-    posed.score(3)
+    posed.score(FixedSteps(3))
     assert layer.stop is stop
     assert layer.last is last
     assert not layer._forward_pre_hooks
@@ -73,7 +73,7 @@ def test_an_operator_is_iterated_as_it_is():
     assert posed.eq.operator is T
     assert isinstance(posed.solver, Picard)
     assert posed.score is not None
-    assert posed.score(1) == pytest.approx(float((0.5 * T(x0) + 1).detach().sum()))
+    assert posed.score(FixedSteps(1)) == pytest.approx(float((0.5 * T(x0) + 1).detach().sum()))
 
 
 def test_an_operator_without_a_depth_gets_twelve():

@@ -312,7 +312,7 @@ def test_the_example_is_a_family_that_solves_and_tunes() -> None:
     batch = family.sample(4, torch.Generator().manual_seed(0))
     u = torch.complex(*family.reference(batch).chunk(2, dim=1))
     s = torch.complex(batch.parameters["p"], batch.parameters["q"])
-    shared = vars(sys.modules["families.my_problem"])
+    shared = vars(sys.modules["users.my_problem"])
     Z = shared["SEGMENT"] * shared["SHARED"].to(torch.complex128)
     assert torch.allclose(u, -((s / (1 + u)).conj() @ Z), atol=1e-9)
     assert float((1 + u).abs().min()) > 0.8

@@ -15,7 +15,7 @@ from settlepoint.solve import FixedPoint, solve
 from settlepoint.solvers.picard import Picard
 from settlepoint.solvers.solver import Solver
 from settlepoint.spaces import State
-from settlepoint.stop import FixedSteps, Stop, Tolerance
+from settlepoint.stop import Stop, Tolerance
 
 
 @dataclass(frozen=True)
@@ -83,31 +83,36 @@ class Subject:
         eq, x0 = seen[0]
         return Posed(eq, x0, layer.solver or Picard(), self.depth or _taken(layer), self._model_score(layer))
 
-    def _state_score(self, eq: Equation, x0: State) -> Callable[[int], float] | None:
-        if (score := self.score) is None:
-            return None
-        return lambda steps: score(solve(eq, x0, Picard(), FixedSteps(steps)).value)
-
-    def _model_score(self, layer: FixedPoint) -> Callable[[int], float] | None:
+    def _state_score(self, eq: Equation, x0: State) -> Callable[[Stop], float] | None:
         if (score := self.score) is None:
             return None
 
-        def scored(steps: int) -> float:
-            with torch.no_grad(), stopped(layer, FixedSteps(steps)):
-                return score(self.model(*self.inputs))
+        def scored(stop: Stop) -> float:
+            with torch.no_grad():
+                return float(score(solve(eq, x0, Picard(), stop).value))
+
+        return scored
+
+    def _model_score(self, layer: FixedPoint) -> Callable[[Stop], float] | None:
+        if (score := self.score) is None:
+            return None
+
+        def scored(stop: Stop) -> float:
+            with torch.no_grad(), stopped(layer, stop):
+                return float(score(self.model(*self.inputs)))
 
         return scored
 
 
 @dataclass(frozen=True)
 class Posed:
-    """eq: what is iterated. x0: from where. solver: of the model. depth: of training. score: after so many steps."""
+    """eq: what is iterated. x0: from where. solver: of the model. depth: of training. score: of the task, at a stop."""
 
     eq: Equation
     x0: State
     solver: Solver
     depth: int
-    score: Callable[[int], float] | None
+    score: Callable[[Stop], float] | None
 
 
 @contextmanager

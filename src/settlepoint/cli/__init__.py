@@ -5,7 +5,7 @@ Typer reads options from signatures, so that commands have more parameters than 
 
 import typer
 
-from settlepoint.cli import datasets, experiments, solving, tuning
+from settlepoint.cli import checking, datasets, experiments, solving, tuning
 
 app = typer.Typer(
     name="settle", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
@@ -22,6 +22,7 @@ def settle() -> None:
 for home, name, command, example in (
     (app, "demo", experiments.demo_command, "settle demo --out runs/demo"),
     (app, "tune", tuning.tune_command, "settle tune chandrasekhar --set c=0.99 -o solver.safetensors"),
+    (app, "check", checking.check_command, "settle check examples/check_operator.py:model -o check.html"),
     (app, "solve", solving.solve_command, "settle solve chandrasekhar --solver solver.safetensors --problems 5"),
     (app, "list", experiments.list_command, "settle list --json"),
     (app, "run", experiments.run_command, "settle run digits --scale cpu --seeds 3 --set units=50"),

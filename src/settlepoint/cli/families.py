@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import ast
 import inspect
-import sys
-import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
+from settlepoint.cli.files import loaded, named
 from settlepoint.experiments import UsageError
 from settlepoint.problems import FAMILIES, Family
 from settlepoint.problems.custom import CustomFixedPoint, CustomInitialValue
@@ -26,66 +23,20 @@ def family_of(text: str, settings: Mapping[str, str]) -> Family:
 
     Raises UsageError, naming what is valid, and for a file that raises its line and error.
     """
-    path, _, name = text.rpartition(":")
-    if text.endswith(".py"):
-        raise UsageError(f"{text} needs a name, {text}:NAME; {_offer(Path(text), _loaded(Path(text)))}")
-    if path.endswith(".py"):
-        return _set(_named(Path(path), name), settings)
+    if text.endswith(".py") or ".py:" in text:
+        return _set(_named(text), settings)
     if text not in FAMILIES:
         raise UsageError(f"no family {text!r}; the families are {', '.join(FAMILIES)}, or FILE.py:NAME for your own")
     return _set(FAMILIES[text](), settings)
 
 
-@contextmanager
-def blaming(text: str) -> Iterator[None]:
-    """Errors that a user's file raises become one line with the place in the file; others of wrong input their own."""
-    path = Path(text.rpartition(":")[0]) if ".py:" in text else None
-    try:
-        yield
-    except (UsageError, KeyboardInterrupt):
-        raise
-    except BaseException as error:
-        place = None if path is None else _place(error, path)
-        if place is not None:
-            raise UsageError(f"{path}, line {place}") from None
-        if isinstance(error, ValueError | TypeError):
-            raise UsageError(str(error)) from None
-        raise
-
-
-def _named(path: Path, name: str) -> Family:
-    module = _loaded(path)
-    if name not in vars(module):
-        raise UsageError(f"{path} has no {name!r}; {_offer(path, module)}")
-    found = vars(module)[name]
-    if inspect.isfunction(found) and not _needed(found):
-        with blaming(f"{path}:{name}"):
-            found = found()
+def _named(text: str) -> Family:
+    found = named(text, _offer)
     if not isinstance(found, Family):
+        path = Path(text.rpartition(":")[0])
         rule = "must be a Family, or a function without arguments that returns one"
-        raise UsageError(f"{path}:{name} {rule}, got {type(found).__name__}; {_offer(path, module)}")
+        raise UsageError(f"{text} {rule}, got {type(found).__name__}; {_offer(path, loaded(path))}")
     return found
-
-
-def _loaded(path: Path) -> ModuleType:
-    """The file as a module, its folder importable as for a script."""
-    if not path.is_file():
-        raise UsageError(f"there is no file {path}")
-    spec = spec_from_file_location(f"families.{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look up their annotations
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    with blaming(f"{path}:"):
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[spec.name]
-            raise
-    return module
 
 
 def _offer(path: Path, module: ModuleType) -> str:
@@ -97,25 +48,6 @@ def _offer(path: Path, module: ModuleType) -> str:
         if names
         else f"{path.name} defines no family; see problems.from_callable"
     )
-
-
-def _needed(function: Any) -> list[str]:
-    """The parameters without a default."""
-    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    parameters = inspect.signature(function).parameters.values()
-    return [p.name for p in parameters if p.default is p.empty and p.kind not in kinds]
-
-
-def _place(error: BaseException, path: Path) -> str | None:
-    """The last line of the file that the error, or first what caused it, passed through, and what it says."""
-    cause = error.__cause__ or error.__context__
-    if cause is not None and (place := _place(cause, path)) is not None:
-        return place
-    here, told = path.resolve(), traceback.format_exception_only(error)[-1].strip()
-    if isinstance(error, SyntaxError) and error.filename is not None and Path(error.filename).resolve() == here:
-        return f"{error.lineno}: {told}"
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() == here]
-    return f"{lines[-1]}: {told}" if lines else None
 
 
 def _set(family: Family, settings: Mapping[str, str]) -> Family:

@@ -10,7 +10,8 @@ import numpy as np
 import typer
 
 from settlepoint import learn
-from settlepoint.cli.families import blaming, family_of
+from settlepoint.cli.families import family_of
+from settlepoint.cli.files import blaming
 from settlepoint.cli.shared import Json, pairs_of, print_json, print_table, refusals
 from settlepoint.cli.tuning import FamilyName, Fields
 from settlepoint.experiments import UsageError

@@ -10,7 +10,8 @@ import typer
 
 from settlepoint import learn
 from settlepoint import report as reports
-from settlepoint.cli.families import blaming, family_of
+from settlepoint.cli.families import family_of
+from settlepoint.cli.files import blaming
 from settlepoint.cli.live import live
 from settlepoint.cli.shared import Json, pairs_of, print_json, print_table, refusals
 from settlepoint.experiments import UsageError
