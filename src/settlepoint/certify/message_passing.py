@@ -12,7 +12,7 @@ from torch import Tensor
 
 from settlepoint.certify.bound import Bound
 from settlepoint.certify.certificate import Refused
-from settlepoint.certify.mixing import mixed, over_nodes, so_far
+from settlepoint.certify.mixing import mixed, over_nodes, per_node, so_far
 from settlepoint.certify.traced import Traced, bound_of, plain, rule
 
 
@@ -21,7 +21,7 @@ def _(y: Tensor, x: Traced, dim: int, index: Any) -> Bound:
     if bound_of(index) is not None:
         raise Refused("the operator picks entries by its state, which is not continuous")
     places = plain(index).cpu().numpy()
-    if over_nodes(x, dim) and x.ndim <= 2:
+    if over_nodes(x, dim):
         before, start = so_far(x)
         return mixed(before[places], start)
     root = math.sqrt(np.bincount(places).max(initial=0))
@@ -34,22 +34,16 @@ def _(y: Tensor, into: Any, dim: int, index: Any, source: Any, **kwargs: Any) ->
     """Sums of messages at their targets."""
     if bound_of(into) is not None or kwargs.get("alpha", 1) != 1:
         raise Refused("sums into something that depends on the state, or with alpha=, have no bound here")
-    places = _one_each(plain(index), dim)
-    if places is None or not over_nodes(source, dim) or source.ndim > 2:
+    places = per_node(plain(index)) if over_nodes(source, dim) else None
+    if places is None:
         count = math.sqrt(float(torch.bincount(plain(index).flatten()).max())) if plain(index).numel() else 0.0
         return source.bound.collapsed().linear(count, torch.inf, count**2, count**2)
     before, start = so_far(source)
-    gather = sparse.csr_matrix((np.ones(len(places)), (places, np.arange(len(places)))), shape=(len(y), len(places)))
+    nodes, messages = y.shape[max(0, y.ndim - 2)], len(places)
+    gather = sparse.csr_matrix(
+        (np.ones(messages), (places.cpu().numpy(), np.arange(messages))), shape=(nodes, messages)
+    )
     return mixed(gather @ before, start)
-
-
-def _one_each(index: Tensor, dim: int) -> np.ndarray | None:
-    """The target of every message, where its entries share one."""
-    if index.ndim == 1:
-        return index.cpu().numpy()
-    if index.ndim == 2 and dim == 0 and (index.stride(1) == 0 or bool((index == index[:, :1]).all())):
-        return index[:, 0].cpu().numpy()
-    return None
 
 
 @rule(Tensor.scatter_reduce_, torch.scatter_reduce, Tensor.scatter_reduce)

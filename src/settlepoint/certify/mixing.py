@@ -16,19 +16,18 @@ from settlepoint.certify.traced import Traced, plain
 
 def mixed(matrix: sparse.spmatrix, before: Bound) -> Bound:
     """Behind y_i = sum_j A_ij z_j over the nodes: ||A||_2 in the 2-norm, row sums in the node and sup norms."""
-    A = sparse.csr_matrix(matrix, dtype=np.float64)
-    start = before.collapsed()
+    A, start = sparse.csr_matrix(matrix, dtype=np.float64), before
     two, sup = nonnegative_norm(A), row_sum(A)
     two = min(two, math.sqrt(sup * row_sum(A.T)))
     return start.linear(two, sup, sup, two).kept(mixing=(A, start))
 
 
 def so_far(x: Traced) -> Mixing:
-    """The matrix that has gathered up to here, and what it acts on."""
+    """The matrix that has gathered up to here, and what it acts on; (N, h) has nodes where others have rows."""
     if x.bound.mixing is not None:
         return x.bound.mixing
     nodes = x.shape[-2] if x.ndim > 1 else len(x)
-    return sparse.csr_matrix(sparse.identity(nodes)), x.bound
+    return sparse.csr_matrix(sparse.identity(nodes)), x.bound if x.ndim > 2 else x.bound.collapsed()
 
 
 def over_nodes(x: Traced, dim: int) -> bool:
@@ -46,15 +45,20 @@ def multiplied(matrix: Tensor, x: Traced) -> Bound:
 
 
 def weighted(x: Traced, c: Any, y: Tensor) -> Bound | None:
-    """Messages times a number each, (E, 1) or (E,): rows of the matrix that gathers; None for other products."""
-    if x.bound.mixing is None or not isinstance(c, Tensor) or x.ndim > 2 or x.shape != y.shape:
+    """Messages times a number each: rows of the matrix that gathers; None for other products."""
+    if x.bound.mixing is None or not isinstance(c, Tensor) or x.shape != y.shape:
         return None
-    factors = plain(c).detach().double()
-    if x.ndim == 2 and factors.ndim == 2 and factors.stride(1) != 0 and factors.shape[1] != 1:
+    factors = per_node(plain(c).detach().double().expand(y.shape))
+    if factors is None:
         return None
-    if factors.ndim == 1 and x.ndim == 2:
-        return None
-    column = factors.expand(y.shape)
-    column = column[:, 0] if x.ndim == 2 else column
     matrix, start = x.bound.mixing
-    return mixed(sparse.diags(column.cpu().numpy()) @ matrix, start)
+    return mixed(sparse.diags(factors.cpu().numpy()) @ matrix, start)
+
+
+def per_node(values: Tensor) -> Tensor | None:
+    """One value a node of a tensor (..., N, h) or (N,), where its other entries agree; else None."""
+    if values.ndim == 1:
+        return values
+    flat = values.reshape(-1, *values.shape[-2:])
+    one = flat[:1, :, :1]
+    return one[0, :, 0] if flat.numel() and bool((flat == one).all()) else None

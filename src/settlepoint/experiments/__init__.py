@@ -11,6 +11,7 @@ from settlepoint.experiments.scale import UsageError
 
 MODULES = {
     "digits": "settlepoint.experiments.digits",
+    "check-digits": "settlepoint.experiments.check_digits",
     "solvers": "settlepoint.experiments.solvers",
     "pign-cora": "settlepoint.experiments.pign_cora",
     "r2n2-nonlinear": "settlepoint.experiments.r2n2_nonlinear",
@@ -29,7 +30,7 @@ MODULES = {
 }
 """Experiment id to the module that holds it as EXPERIMENT. One line an experiment."""
 
-DEMO = (("tune", "smoke"), ("digits", "smoke"), ("solvers", "smoke"))
+DEMO = (("tune", "smoke"), ("digits", "smoke"), ("check-digits", "smoke"), ("solvers", "smoke"))
 """What `settle demo` runs: (experiment, scale)."""
 
 

@@ -117,7 +117,7 @@ def examine(
         score = None if (scored := posed.score) is None else lambda steps: scored(FixedSteps(steps))
         verdict = certify.verdict(eq, x0, posed.depth, posed.solver, score=score)
         report("rates", 4, _STEPS)
-        rates, told = _rates(eq, best, verdict)
+        rates, told = _rates(eq, x0, best, verdict)
         report("certificates", 5, _STEPS)
         certificate = certify.certificate(eq, best)
         excluded, drift = _without(eq, x0, best)
@@ -170,7 +170,9 @@ def _raced(name: str, answer: Solution, seconds: float) -> Raced:
     return Raced(name, len(evals), float(evals.mean()), float(torch.quantile(evals, 0.95)), seconds)
 
 
-def _rates(eq: Equation, best: Solution, verdict: Verdict) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def _rates(
+    eq: Equation, x0: Tensor | tuple[Tensor, ...], best: Solution, verdict: Verdict
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The factor a step from the trace, from the Jacobian, and from the iterates."""
     rates = {"from the trace": verdict.rate}
     told: list[str] = []
@@ -178,7 +180,8 @@ def _rates(eq: Equation, best: Solution, verdict: Verdict) -> tuple[dict[str, Te
         rates["spectral radius"] = certify.spectral_radius(eq, best.value).double().cpu()
     except (Refused, RuntimeError) as error:
         told.append(f"spectral radius: {error}")
-    rates["Koopman"] = certify.koopman_rate(eq, best.value).double().cpu()
+    on_the_way = solve(eq, x0, Picard(), FixedSteps(max(1, verdict.depth // 2))).value
+    rates["Koopman"] = certify.koopman_rate(eq, on_the_way).double().cpu()
     return rates, tuple(told)
 
 
@@ -219,7 +222,7 @@ def _grades(
 
 
 def _advice(grades: list[Grade]) -> tuple[float, int]:
-    """The loosest tolerance at which nothing that counts changes any more, and the evaluations that 95 % of rows take."""
+    """The loosest tolerance at which nothing that counts changes any more, and the evaluations of 95 % of the rows."""
     last = grades[-1]
 
     def good(g: Grade) -> bool:

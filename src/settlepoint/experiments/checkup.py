@@ -26,12 +26,9 @@ def sentence(found: Examination) -> str:
     counts = found.verdict.counts()
     most = max(counts, key=lambda kind: counts[kind]) if counts else found.verdict.overall
     rate = _median(found.verdict.rate)
-    parts = [
-        f"{found.verdict.overall.upper()}: {counts.get(most, 0)} of {len(found.verdict.kind)} samples are {most} behind "
-        f"the depth of {found.verdict.depth} (median factor {rate:.3g} a step)",
-        _claims(found),
-        _solvers(found),
-    ]
+    count, total, depth = counts.get(most, 0), len(found.verdict.kind), found.verdict.depth
+    settled = f"{found.verdict.overall.upper()}: {count} of {total} samples are {most} behind the depth of {depth}"
+    parts = [f"{settled} (median factor {rate:.3g} a step)", _claims(found), _solvers(found)]
     return "; ".join(part for part in parts if part) + "."
 
 
@@ -62,11 +59,11 @@ def advice(found: Examination) -> str:
     """What to set."""
     if not found.recommended.converged:
         return "Nothing to recommend: no solver converged. Damp, contract (certify.contractive), or train to settle."
-    name = found.recommended.name.removeprefix("own: ")
+    name, most = found.recommended.name.removeprefix("own: "), max(10, 2 * found.iterations)
     return (
-        f"Take sp.{name} with sp.Tolerance(0, {found.rtol:g}, max_steps={max(10, 2 * found.iterations)}): nothing that "
-        f"counts changes at finer tolerances, and 95 % of the samples take {found.iterations} evaluations. Iterations pay "
-        f"until {found.verdict.pays_until:g} times the depth."
+        f"Take sp.{name} with sp.Tolerance(0, {found.rtol:g}, max_steps={most}): nothing that counts changes at finer "
+        f"tolerances, and 95 % of the samples take {found.iterations} evaluations. Iterations pay until "
+        f"{found.verdict.pays_until:g} times the depth."
     )
 
 
@@ -150,10 +147,10 @@ def _model(found: Examination, seconds: float) -> Record:
     for name, v in found.rates.items():
         metrics |= {f"{name} median": _median(v), f"{name} p95": _quantile(v, 0.95)}
     notes = [advice(found), *found.told]
-    return _record("model", metrics, curves=_curves(found), notes=notes, wall=seconds)
+    return _record("model", metrics, curves=curves(found), notes=notes, wall=seconds)
 
 
-def _curves(found: Examination) -> dict[str, Any]:
+def curves(found: Examination) -> dict[str, Any]:
     said = found.verdict
     steps = range(len(said.residual))
     drawn = {}
@@ -162,14 +159,14 @@ def _curves(found: Examination) -> dict[str, Any]:
         kept = [(k, v) for k, v in zip(steps, y, strict=True) if math.isfinite(v) and v > 0]
         drawn[f"residual {name}"] = curve(
             [k for k, _ in kept], [v for _, v in kept], x_label=f"iterations (trained with {said.depth})",
-            y_label="residual", log_y=True, group=name,
+            y_label="residual", log_y=True, group=f"residual {name}",
         )  # fmt: skip
     if said.scores:
         drawn["score"] = curve(said.multiples, said.scores, x_label="multiple of the depth", y_label="score")
-    drawn["radius"] = _sorted(found.certificate.radius, "radius of the certificate")
-    drawn["own residual"] = _sorted(found.best.residual.double(), "residual")
+    drawn["radius"] = _sorted(found.certificate.radius, "radius")
+    drawn["residual"] = _sorted(found.best.residual.double(), "residual")
     for name, v in found.rates.items():
-        drawn[f"rate, {name}"] = _sorted(v, name, "factor a step", log_y=False)
+        drawn[f"rate, {name}"] = _sorted(v, f"rate, {name}", "factor a step", log_y=False)
     return drawn
 
 
@@ -224,51 +221,80 @@ def _spec(found: Examination, cells: list[str]) -> dict[str, Any]:
 
 
 def _tables(found: Examination, cells: list[str]) -> list[Table]:
-    rates = [
-        Column(f"{n} {q}", f"{n}, {t}", fmt=".3g")
-        for n in found.rates
-        for q, t in (("median", "median"), ("p95", "95 %"))
-    ]
-    statuses = [Column(f"rows {n}", n, fmt=".0f") for n in found.solution.counts()]
-    kinds = [Column(f"verdict {n}", n, fmt=".0f") for n in found.verdict.counts()]
-    solvers = tuple(r.name for r in found.race)
     certified = tuple(c for c in cells if c.startswith(("proved", "estimated", "refused")))
     return [
-        Table("Samples by verdict and by status, and how fast they settle", (*kinds, *statuses, *rates), ("model",),
-              f"Verdicts behind the depth of {found.verdict.depth}; statuses of the model's own solver at a relative "
-              f"residual of {found.tolerance.rtol:g}; factors a step by the trace, by the Jacobian at the solution "
-              "(Arnoldi), and by the iterates (dynamic mode decomposition). " + advice(found)),
-        Table("Certificates", (Column("count", "samples", fmt=".0f"), Column("radius", "radius, median", fmt=".2g"),
-                               Column("unique", "unique within, median", fmt=".2g"),
-                               Column("contraction", "rate, median", fmt=".3g")), certified,
-              "A fixed point lies within the radius, and no other within the second number. The notes hold the reasons."),
-        Table("Solvers on the same samples", (Column("converged", "converged", fmt=".0f", better="high"),
-                                              Column("mean", "evaluations, mean", fmt=".4g", better="low"),
-                                              Column("p95", "95 %", fmt=".4g"), Column("seconds", "CPU", "s", fmt=".2g")),
-              solvers, f"To a relative residual of {found.tolerance.rtol:g}, {found.tolerance.max_steps} evaluations at most."),
-        Table("What a tolerance buys, best solver", (Column("grade p95", "evaluations, 95 %", fmt=".0f"),
-                                                    Column("change", "relative change of the state, 95 %", fmt=".2g"),
-                                                    Column("grade score", "score", fmt=".5g")),
-              tuple(c for c in cells if c.startswith("rtol ")), "Against the tightest tolerance."),
-    ]  # fmt: skip
+        Table("Samples by verdict and by status, and how fast they settle", _kinds(found), ("model",), _about(found)),
+        Table("Certificates", _CERTIFIED, certified, _CERTIFIED_CAPTION),
+        Table("Solvers on the same samples", _RACED, tuple(r.name for r in found.race), _race_caption(found)),
+        Table(
+            "What a tolerance buys, best solver",
+            _GRADED if found.verdict.scores else _GRADED[:2],
+            tuple(c for c in cells if c.startswith("rtol ")),
+            "Against the tightest tolerance.",
+        ),
+    ]
+
+
+_CERTIFIED = (
+    Column("count", "samples", fmt=".0f"),
+    Column("radius", "radius, median", fmt=".2g"),
+    Column("unique", "unique within, median", fmt=".2g"),
+    Column("contraction", "rate, median", fmt=".3g"),
+)
+_CERTIFIED_CAPTION = (
+    "A fixed point lies within the radius, and no other within the second number; the rate is at most that of Picard's "
+    "iteration near it. The notes hold the reasons."
+)
+_RACED = (
+    Column("converged", "converged", fmt=".0f", better="high"),
+    Column("mean", "evaluations, mean", fmt=".4g", better="low"),
+    Column("p95", "95 %", fmt=".4g"),
+)
+_GRADED = (
+    Column("grade p95", "evaluations, 95 %", fmt=".0f"),
+    Column("change", "relative change of the state, 95 %", fmt=".2g"),
+    Column("grade score", "score", fmt=".5g"),
+)
+
+
+def _kinds(found: Examination) -> tuple[Column, ...]:
+    """Samples by verdict and status, then the rates."""
+    rates = [(n, q, t) for n in found.rates for q, t in (("median", "median"), ("p95", "95 %"))]
+    return (
+        *(Column(f"verdict {n}", n, fmt=".0f") for n in found.verdict.counts()),
+        *(Column(f"rows {n}", n, fmt=".0f") for n in found.solution.counts()),
+        *(Column(f"{n} {q}", f"{n}, {t}", fmt=".3g") for n, q, t in rates),
+    )
+
+
+def _about(found: Examination) -> str:
+    return (
+        f"Verdicts behind the depth of {found.verdict.depth}; statuses of the model's own solver at a relative "
+        f"residual of {found.tolerance.rtol:g}; factors a step by the trace, by the Jacobian at the solution (Arnoldi), and by "
+        f"the iterates (mode decomposition). {advice(found)}"
+    )
+
+
+def _race_caption(found: Examination) -> str:
+    return f"To a relative residual of {found.tolerance.rtol:g}, {found.tolerance.max_steps} evaluations at most."
 
 
 def _figures(found: Examination) -> list[Figure]:
+    said, raced = found.verdict, tuple(r.name for r in found.race if r.converged)
+    model = ("model",)
+    course = ("residual median", "residual 5 %", "residual 95 %")
     rates = tuple(f"rate, {n}" for n in found.rates)
+    depth = f"Over the samples; trained with {said.depth} iterations."
+    apart = "Each sorted over the samples. The residual is no bound of the distance; the radius is."
     figures = [
-        Figure("Residuals from the start to four times the depth", ("residual median", "residual 5 %", "residual 95 %"),
-               f"Over the samples; trained with {found.verdict.depth} iterations.", rows=("model",)),
-        Figure("Distance to a fixed point, and residual", ("radius", "own residual"),
-               "Each sorted over the samples. The residual is no bound of the distance; the radius is.", rows=("model",)),
-        Figure("Factor a step", rates, "Each sorted over the samples.", rows=("model",)),
-        Figure("Evaluations by solver", ("mean",), "Mean over converged samples.", "bars",
-               tuple(r.name for r in found.race if r.converged)),
-    ]  # fmt: skip
-    if found.verdict.scores:
-        figures.insert(
-            1, Figure("The task behind the depth of training", ("score",), "Larger is better.", rows=("model",))
-        )
-    return figures
+        Figure("Residuals from the start to four times the depth", course, depth, rows=model),
+        Figure("The task behind the depth of training", ("score",), "Larger is better.", rows=model),
+        Figure("Distance to a fixed point, and residual", ("radius", "residual"), apart, rows=model),
+        Figure("Factor a step", rates, "Each sorted over the samples.", rows=model),
+        Figure("Evaluations by solver", ("mean",), "Mean over converged samples.", "bars", raced),
+    ]
+    wanted = [True, bool(said.scores), True, True, bool(raced)]
+    return [figure for figure, yes in zip(figures, wanted, strict=True) if yes]
 
 
 def _median(values: Tensor) -> float:

@@ -141,10 +141,7 @@ class Digits(Experiment):
 
     def run(self, cell: str, seed: int, context: Context) -> Mapping[str, Any]:
         scale: DigitsScale = context.scale
-        data = _on(digits(torch.float64), context.device)
-        generator = generator_from(self.id, "weights", seed)
-        model = build(cell, scale, generator).to(context.device)
-        history = _fitted(cell, model, data, generator_from(self.id, "order", seed), context)
+        model, data, history = trained(cell, seed, context)
         with torch.no_grad():
             metrics = {
                 "accuracy": accuracy(model(data.test_x), data.test_y),
@@ -186,6 +183,13 @@ class _Peer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.decoder(self.settle(self.encoder(x)))
+
+
+def trained(cell: str, seed: int, context: Context) -> tuple[nn.Module, Split, History]:
+    """The model of a cell and seed, fitted at the scale of the context, its data, and the course of the fit."""
+    data = _on(digits(torch.float64), context.device)
+    model = build(cell, context.scale, generator_from(Digits.id, "weights", seed)).to(context.device)
+    return model, data, _fitted(cell, model, data, generator_from(Digits.id, "order", seed), context)
 
 
 def build(cell: str, scale: DigitsScale, generator: torch.Generator) -> nn.Module:
