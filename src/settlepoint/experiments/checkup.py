@@ -270,8 +270,8 @@ def _kinds(found: Examination) -> tuple[Column, ...]:
 def _about(found: Examination) -> str:
     return (
         f"Verdicts behind the depth of {found.verdict.depth}; statuses of the model's own solver at a relative "
-        f"residual of {found.tolerance.rtol:g}; factors a step by the trace, by the Jacobian at the solution (Arnoldi), and by "
-        f"the iterates (mode decomposition). {advice(found)}"
+        f"residual of {found.tolerance.rtol:g}; factors a step by the trace, by the Jacobian at the solution, and by "
+        f"the iterates (dynamic mode decomposition). {advice(found)}"
     )
 
 
