@@ -35,6 +35,7 @@ RTOL = {torch.float32: 1e-5, torch.float64: 1e-9}
 MAX_STEPS = 2000
 _GRID = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 _ALIKE = 1e-3  # relative change of a score, or of the state, that counts as none
+_NEAR = 3e-2  # relative change of the state that is let pass where the score stays
 _STEPS = 7
 
 
@@ -226,9 +227,8 @@ def _advice(grades: list[Grade]) -> tuple[float, int]:
     last = grades[-1]
 
     def good(g: Grade) -> bool:
-        if math.isfinite(last.score):
-            return abs(g.score - last.score) <= _ALIKE * max(abs(last.score), _ALIKE)
-        return g.change <= _ALIKE
+        scored = math.isfinite(last.score) and abs(g.score - last.score) <= _ALIKE * max(abs(last.score), _ALIKE)
+        return g.change <= (_NEAR if scored else _ALIKE)
 
     chosen = next((g for i, g in enumerate(grades) if all(map(good, grades[i:]))), last)
     return chosen.rtol, int(chosen.p95) if math.isfinite(chosen.p95) else 0

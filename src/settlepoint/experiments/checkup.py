@@ -23,13 +23,13 @@ _SORTED = "share of the samples (%)"
 
 def sentence(found: Examination) -> str:
     """The verdict in one sentence, its word first."""
-    counts = found.verdict.counts()
-    most = max(counts, key=lambda kind: counts[kind]) if counts else found.verdict.overall
-    rate = _median(found.verdict.rate)
-    count, total, depth = counts.get(most, 0), len(found.verdict.kind), found.verdict.depth
-    settled = f"{found.verdict.overall.upper()}: {count} of {total} samples are {most} behind the depth of {depth}"
-    parts = [f"{settled} (median factor {rate:.3g} a step)", _claims(found), _solvers(found)]
-    return "; ".join(part for part in parts if part) + "."
+    said = found.verdict
+    counts = sorted(said.counts().items(), key=lambda pair: pair[0] != said.overall)
+    told = ", ".join(f"{n} {kind}" for kind, n in counts)
+    lost = "; the score falls" if said.overall not in said.counts() else ""
+    course = f"behind the depth of {said.depth}, of {len(said.kind)} samples {told}{lost}"
+    parts = [f"{course} (median factor {_median(said.rate):.3g} a step)", _claims(found), _solvers(found)]
+    return f"{said.overall.upper()}: {'; '.join(part for part in parts if part)}."
 
 
 def _claims(found: Examination) -> str:
