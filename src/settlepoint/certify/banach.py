@@ -61,6 +61,8 @@ def steps_needed(first: Tensor, lam: Tensor | float, k: float, tolerance: float)
 
 def distance_after(first: Tensor, lam: Tensor | float, k: float, n: int) -> Tensor:  # (R,)
     """||x_n - x*|| <= (|lam| k)^n / (1 - |lam| k) |lam| ||T(f)||        (Theorem 1, corrected), rounded outward."""
+    if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+        raise ValueError(f"n must be an integer >= 0, got {n!r}")
     if not k >= 0:
         raise ValueError(f"k must be >= 0, got {k}")
     size = torch.as_tensor(lam, dtype=torch.float64).abs()

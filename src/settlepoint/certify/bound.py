@@ -20,7 +20,8 @@ class Bound:
     float64, inf where unknown.
     table: (entries of y, entries of x), |J| <= table entrywise in every row, for states of one dimension. mixing: A,
     where y = A z over the nodes, and the bound of z, kept until all linear steps are known. free: True where the values
-    are arbitrary, as those of arguments that were not given.
+    are arbitrary, as those of arguments that were not given. least: like y, below every entry of it, where more is known than from the
+    value at the point.
     """
 
     two: Tensor
@@ -34,6 +35,7 @@ class Bound:
     mixing: Mixing | None = None
     total: float = math.inf
     free: bool = False
+    least: Tensor | None = None
 
     @classmethod
     def of_state(cls, radius: Tensor, width: int | None = None) -> Bound:
@@ -98,7 +100,7 @@ class Bound:
 
     def without_node(self) -> Bound:
         """Where the last dimension is another one."""
-        return replace(self, node=torch.full_like(self.node, torch.inf), table=None, mixing=None)
+        return replace(self, node=torch.full_like(self.node, torch.inf), table=None, mixing=None, least=None)
 
     def kept(
         self,
@@ -111,7 +113,7 @@ class Bound:
     ) -> Bound:
         """The same numbers, but for those given, for another shape: no table and no mixing unless given."""
         two, bend, cap = (a if b is None else b for a, b in ((self.two, two), (self.bend, bend), (self.cap, cap)))
-        return replace(self, two=two, bend=bend, cap=cap, table=table, mixing=mixing)
+        return replace(self, two=two, bend=bend, cap=cap, table=table, mixing=mixing, least=None)
 
     def uncapped(self) -> Bound:
         """The same numbers and table, where the values may be anything."""

@@ -8,18 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from settlepoint.certify.norms import convolution_norm
+from settlepoint.certify.projection import size_of, weights_of
 
 
 class Bounded(nn.Module):
     """W -> W min(1, rate / ||W||), differentiable: a parametrisation under which the operator of W has norm <= rate.
 
-    ||W||_2 of a matrix by SVD; of a convolution the bound of the operator, taken as a constant in the gradient.
+    layer: whose weight it is. ||W||_2 of a matrix by SVD; of a convolution the bound of the operator with its padding,
+    taken as a constant in the gradient.
     """
 
-    def __init__(self, rate: float, groups: int = 1):
+    def __init__(self, rate: float, layer: nn.Module):
         super().__init__()
-        self.rate, self.groups = rate, groups
+        self.rate, self._layer = rate, (layer,)  # in a tuple: the layer holds this module, not the other way round
 
     def extra_repr(self) -> str:
         return f"rate={self.rate}"
@@ -28,7 +29,7 @@ class Bounded(nn.Module):
         if weight.ndim == 2:
             size = torch.linalg.matrix_norm(weight, ord=2) * (1 + 4 * max(weight.shape) * torch.finfo(weight.dtype).eps)
             return weight * (self.rate / size).clamp(max=1.0)
-        size = convolution_norm(weight, self.groups) * (1 + 4 * torch.finfo(weight.dtype).eps)
+        size = size_of(weight, self._layer[0]) * (1 + 4 * torch.finfo(weight.dtype).eps)
         return weight * min(1.0, self.rate / size) if size else weight
 
 
@@ -45,13 +46,9 @@ def contractive(module: nn.Module, rate: float) -> nn.Module:
     """
     if not (math.isfinite(rate) and rate > 0):
         raise ValueError(f"rate must be a finite number > 0, got {rate}")
-    for part in list(module.modules()):
-        if isinstance(part, nn.Embedding) or parametrize.is_parametrized(part):
-            continue
-        groups = part.groups if isinstance(part, nn.modules.conv._ConvNd) else 1
-        for name, weight in list(part.named_parameters(recurse=False)):
-            if weight.ndim >= 2:
-                parametrize.register_parametrization(part, name, Bounded(rate, groups))
+    for part, name, _ in list(weights_of(module)):
+        if not parametrize.is_parametrized(part, name):
+            parametrize.register_parametrization(part, name, Bounded(rate, part))
     return module
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from settlepoint.certify.certificate import Refused
 from settlepoint.certify.point import Point, plain_norm
 from settlepoint.equation import Equation
 from settlepoint.iterate import iterate
@@ -29,6 +30,8 @@ def exclusion_radius(eq: Equation, x: State, bound: float | None = None) -> Tens
     if bound is None:
         plain_norm(here.eq)
         constant = here.followed().bound.two.expand(len(here.z))
+        if not bool(torch.isfinite(constant).all()):
+            raise Refused("the operator has no constant on the whole space, so that nothing can be excluded")
     else:
         constant = torch.full_like(here.residual, float(bound))
     reach = (here.residual - here.rounding).clamp(min=0)

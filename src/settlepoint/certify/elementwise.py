@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -129,7 +130,7 @@ def monotone(x: Traced, slope: Callable[[Tensor], Tensor], bend: Callable[[Tenso
 
 @rule(*_all("exp"))
 def _(y: Tensor, x: Traced) -> Bound:
-    return monotone(x, torch.exp, torch.exp, positive=False)
+    return replace(monotone(x, torch.exp, torch.exp, positive=False), least=x.low.exp() * (1 - 1e-12))
 
 
 @rule(*_all("log"))
@@ -150,7 +151,7 @@ def _(y: Tensor, x: Traced) -> Bound:
 def _somewhere(x: Traced, sound: Tensor, what: str) -> None:
     """Raise `Refused` unless some row is sound in all its entries."""
     if not bool((x.by_row((~sound).double()) == 0).any()):
-        raise Refused(f"{what}: it has a bound only near a point away from 0")
+        raise Refused(f"{what}: it has a bound only near a point away from 0, none on the whole space")
 
 
 def inverse(x: Traced) -> Bound:
@@ -199,7 +200,7 @@ def _(y: Tensor, x: Traced, p: float = 0.5, training: bool = True, inplace: bool
 
 @rule(torch.neg, Tensor.neg, Tensor.__neg__, torch.negative, Tensor.negative)
 def _(y: Tensor, x: Traced) -> Bound:
-    return x.bound
+    return x.bound.kept(table=x.bound.table, mixing=x.bound.mixing)
 
 
 def fitted(x: Any, y: Tensor) -> Bound | None:
@@ -252,8 +253,10 @@ def _(y: Tensor, a: Any, b: Any, *, alpha: float = 1.0, out: None = None) -> Bou
     pair = [fitted(a, y), fitted(b, y)]
     if pair[0] is not None and pair[1] is not None:
         return sums([pair[0], pair[1]])
-    moved = pair[0] if pair[0] is not None else pair[1]
+    moved, other = (pair[0], b) if pair[0] is not None else (pair[1], a)
     assert moved is not None
+    if isinstance(other, int | float) and other > 0 and moved.least is not None:
+        return replace(moved.uncapped(), least=moved.least)
     return moved.uncapped()
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor, nn
 
 from settlepoint.certify.bound import Bound, joined
 from settlepoint.certify.certificate import Refused
-from settlepoint.certify.traced import WITNESS, Traced, Witness
+from settlepoint.certify.traced import LEAKS, WITNESS, Leaks, Traced, Witness
 from settlepoint.equation import Equation
+from settlepoint.solvers.solver import map_state
 from settlepoint.spaces import Rows, State
 
 _WIDEST = 1000  # states for which a table of all pairs of entries is kept
@@ -32,14 +35,21 @@ def traced(eq: Equation, x: State, radius: Tensor | float = torch.inf, *, free: 
         _run(eq, _moved(x), _bounds(eq, x, radius), free)
     finally:
         WITNESS.reset(token)
+        _tidied(eq, x)
     if any(bool(torch.isnan(n).any()) for n in (whole.bound.two, whole.bound.bend)):
         raise Refused("weights or arguments of the operator are not finite")
     return whole
 
 
+def _tidied(eq: Equation, x: State) -> None:
+    """One plain call, after which a module that keeps what it sees keeps plain tensors."""
+    with contextlib.suppress(Exception), torch.no_grad():
+        eq.image(map_state(torch.clone, x))
+
+
 def refuse_training(operator: object) -> None:
     """Raise `Refused`, naming the mend, for modules that draw or mix rows in training."""
-    for module in operator.modules() if isinstance(operator, nn.Module) else ():
+    for module in (part for whole in _modules(operator) for part in whole.modules()):
         if not module.training:
             continue
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -50,11 +60,26 @@ def refuse_training(operator: object) -> None:
             raise Refused("Dropout is in training, where the operator is random; call .eval() on the model first")
 
 
+def _modules(operator: object) -> list[nn.Module]:
+    """The operator, or what a function closes over, is bound to, or was partly given."""
+    if isinstance(operator, nn.Module):
+        return [operator]
+    cells = [c.cell_contents for c in getattr(operator, "__closure__", None) or () if _filled(c)]
+    given = [*getattr(operator, "args", ()), getattr(operator, "func", None), getattr(operator, "__self__", None)]
+    return [v for v in (*cells, *given) if isinstance(v, nn.Module)]
+
+
+def _filled(cell: object) -> bool:
+    try:
+        return cell.cell_contents is not None  # pyright: ignore[reportAttributeAccessIssue]
+    except ValueError:
+        return False
+
+
 def _bounds(eq: Equation, x: State, radius: Tensor | float) -> list[Bound]:
     """Of every tensor of the state; one for all rows where entries, not rows, lead."""
     parts = x if isinstance(x, tuple) else (x,)
-    layout = eq.layout or eq.at(x).layout
-    assert layout is not None
+    layout = eq.layout or eq.space.layout(x)
     rows = layout.rows if isinstance(eq.space, Rows) and layout.batched else 1
     ball = torch.as_tensor(radius, dtype=torch.float64, device=parts[0].device)
     ball = ball.reshape(-1).amax(0, keepdim=True) if rows == 1 and ball.numel() else ball.expand(rows)
@@ -67,9 +92,15 @@ def _run(eq: Equation, x: State, bounds: list[Bound], free: tuple[int, ...]) -> 
     """One run of the operator's code. Autograd is on, since operators may turn it off, and see it, by themselves."""
     parts = x if isinstance(x, tuple) else (x,)
     with torch.enable_grad():
-        given = tuple(Traced.make(p.detach().clone(), b) for p, b in zip(parts, bounds, strict=True))
-        context = tuple(_arbitrary(c, bounds[0]) if i in free else c for i, c in enumerate(eq.context))
-        image = _image(eq, given if isinstance(x, tuple) else given[0], context)
+        leaks = Leaks()
+        token = LEAKS.set(leaks)
+        try:
+            given = tuple(Traced.make(p.detach().clone(), b) for p, b in zip(parts, bounds, strict=True))
+            context = tuple(_arbitrary(c, bounds[0]) if i in free else c for i, c in enumerate(eq.context))
+            with leaks:
+                image = _image(eq, given if isinstance(x, tuple) else given[0], context)
+        finally:
+            LEAKS.reset(token)
     results = image if isinstance(image, tuple) else (image,)
     found = [p for p in results if isinstance(p, Traced)]
     if len(found) < len(results):

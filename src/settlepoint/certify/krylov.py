@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from settlepoint.certify.certificate import ESTIMATED, Certificate, claimed
+from settlepoint.certify.jacobian import counted
 from settlepoint.certify.point import Point, attempt
 from settlepoint.equation import Equation
 from settlepoint.spaces import State
@@ -24,6 +25,8 @@ def newton_krylov(eq: Equation, x: State, steps: int = 60) -> Certificate:
     differences of values, one evaluation each. No existence, no uniqueness. rate: an estimate of the spectral radius of
     J from the same space.
     """
+
+    counted(steps)
 
     def claim(here: Point) -> Certificate:
         defect = _above_rounding(here)
@@ -59,6 +62,7 @@ def _gmres(here: Point, r: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor, 
     target[:, 0] = size.nan_to_num()
     done = 0
     for j in range(count):
+        ended = ~basis[j].any(1)  # the space is complete: what follows must neither solve nor look singular
         w = basis[j] - _pushed(here, basis[j])
         for _ in range(2):
             for i, q in enumerate(basis):
@@ -66,8 +70,9 @@ def _gmres(here: Point, r: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor, 
                 H[:, i, j] += h
                 w = w - h[:, None] * q
         norm = torch.linalg.vector_norm(w, dim=1)
+        H[:, j, j] = torch.where(ended, 1.0, H[:, j, j])
         H[:, j + 1, j] = norm
-        basis.append(torch.where(norm[:, None] > 1e-14, w / norm.clamp(min=1e-300)[:, None], 0.0))
+        basis.append(torch.where(norm[:, None] > 1e-7, w / norm.clamp(min=1e-300)[:, None], 0.0))
         done = j + 1
         if done % 4 == 0 or done == count:
             left = _left(H[:, : done + 1, :done], target[:, : done + 1])[1]

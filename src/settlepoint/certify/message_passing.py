@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,8 @@ def _(y: Tensor, x: Traced, dim: int, index: Any) -> Bound:
     places = plain(index).cpu().numpy()
     if over_nodes(x, dim):
         before, start = so_far(x)
-        return mixed(before[places], start)
+        least = None if x.bound.least is None else x.bound.least.index_select(dim, plain(index))
+        return replace(mixed(before[places], start), least=least)
     root = math.sqrt(np.bincount(places).max(initial=0))
     b = x.bound.collapsed() if dim % x.ndim == 0 else x.bound
     return b.linear(root, root, 1.0, 1.0)
@@ -43,7 +45,12 @@ def _(y: Tensor, into: Any, dim: int, index: Any, source: Any, **kwargs: Any) ->
     gather = sparse.csr_matrix(
         (np.ones(messages), (places.cpu().numpy(), np.arange(messages))), shape=(nodes, messages)
     )
-    return mixed(gather @ before, start)
+    least = source.bound.least
+    if least is not None and into.ndim == source.ndim and plain(index).shape == least.shape and not plain(into).any():
+        least = torch.zeros_like(y, dtype=least.dtype).scatter_add(dim, plain(index), least)
+    else:
+        least = None
+    return replace(mixed(gather @ before, start), least=least)
 
 
 @rule(Tensor.scatter_reduce_, torch.scatter_reduce, Tensor.scatter_reduce)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import scipy.sparse as sparse
@@ -12,6 +13,7 @@ from torch import Tensor
 from settlepoint.certify.certificate import Refused
 
 _EPS = torch.finfo(torch.float64).eps
+_DENSE = 300  # rows up to which eigenvectors are computed
 _GRID = 32  # frequencies a dimension, at least 8 a tap
 
 
@@ -36,16 +38,18 @@ def nonnegative_norm(matrix: sparse.spmatrix, steps: int = 60) -> float:
     so that the bound is close, and is a bound whatever v is. Signs of A are dropped, which only enlarges.
     """
     A = abs(sparse.csr_matrix(matrix, dtype=np.float64))
-    if not A.nnz:
-        return 0.0
     if not np.isfinite(A.data).all():
         raise Refused("a weight is not finite")
+    scale = float(A.data.max(initial=0.0))
+    if not scale:
+        return 0.0
+    A = A / scale
     v, least = np.ones(A.shape[1]), math.inf
     for _ in range(steps):
         image = A.T @ (A @ v)
         least = min(least, float((image / v).max()))
         v = image / image.max() + 1e-9  # positive, whatever the graph
-    return math.sqrt(least) * (1 + 4 * A.shape[1] * _EPS)
+    return scale * math.sqrt(least) * (1 + 4 * A.shape[1] * _EPS)
 
 
 def row_sum(matrix: sparse.spmatrix) -> float:
@@ -54,18 +58,30 @@ def row_sum(matrix: sparse.spmatrix) -> float:
     return float(np.asarray(A.sum(1)).max(initial=0.0)) * (1 + 4 * max(1, A.shape[1]) * _EPS)
 
 
-def perron_bound(table: Tensor, steps: int = 60) -> tuple[float, Tensor]:
+def perron_bound(table: Tensor, steps: int = 200) -> tuple[float, Tensor]:
     """The Perron root of a nonnegative matrix (W, W) from above, and v > 0 with N v <= root v  (Collatz-Wielandt)."""
     if not bool((table >= 0).all()):
         raise ValueError(f"table must be nonnegative, got a smallest entry of {float(table.min())}")
-    v, least, best = table.new_ones(len(table)), math.inf, table.new_ones(len(table))
-    for _ in range(steps):
-        image = table @ v
-        bound = float((image / v).max()) if len(v) else 0.0
+    least, best = math.inf, table.new_ones(len(table))
+    for v in _candidates(table, steps):
+        bound = float((table @ v / v).max()) if len(v) else 0.0
         if bound < least:
             least, best = bound, v
-        v = image / image.max().clamp(min=1e-300) + 1e-9
     return least * (1 + 4 * len(table) * _EPS), best
+
+
+def _candidates(table: Tensor, steps: int) -> Iterator[Tensor]:
+    """Positive vectors near the Perron vector: by iteration with a shift, which cycles do not stop, and by eig."""
+    v = table.new_ones(len(table))
+    shift = table.sum(1).mean() if len(table) else 0.0
+    for _ in range(steps):
+        yield v
+        v = table @ v + shift * v
+        v = v / v.max().clamp(min=1e-300) + 1e-12
+    if 0 < len(table) <= _DENSE:
+        values, vectors = torch.linalg.eig(table)
+        v = vectors[:, values.real.argmax()].abs()
+        yield from (v / v.max() + tiny for tiny in (1e-3, 1e-6, 1e-9, 1e-12))
 
 
 def convolution_norm(weight: Tensor, groups: int = 1) -> float:
@@ -86,3 +102,17 @@ def _symbol(kernel: Tensor, sizes: list[int]) -> float:
     """max over the grid of the spectral norm of the symbol (out, in)."""
     symbol = torch.fft.fftn(kernel, s=sizes, dim=tuple(range(2, kernel.ndim)))
     return float(torch.linalg.matrix_norm(symbol.movedim((0, 1), (-2, -1)), ord=2).max())
+
+
+def padded_norm(weight: Tensor, groups: int, mode: str, padding: tuple[int, ...], taps: tuple[int, ...]) -> float:
+    """`convolution_norm` times what the padding of a convolution repeats: zeros nothing.
+
+    taps: dilation (k - 1), a dimension. Circular padding repeats nothing where the output is no larger than the input,
+    else every entry once at most; reflection two times at most; replication p times an entry of the border.
+    """
+    norm = convolution_norm(weight, groups)
+    if mode == "zeros":
+        return norm
+    same = all(2 * p <= t for p, t in zip(padding, taps, strict=True))
+    copies = {"circular": [1 if same else 2] * len(padding), "reflect": [3 if p else 1 for p in padding]}
+    return norm * math.sqrt(math.prod(copies.get(mode, [1 + p for p in padding])))

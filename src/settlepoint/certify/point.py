@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,7 +20,7 @@ from settlepoint.spaces import Rows, State
 
 _UNITS = 16.0  # of eps sqrt(W) (||x|| + ||P(x)||) that an evaluation is taken to be off by, at most
 _ALIKE = 1e4  # of the same, by which two evaluations may differ before the operator counts as another one
-_MASKS = 3  # ways in which rows are told apart, each costs an evaluation
+_BITS = 2  # of random numbers by which more than eight rows are told apart; each costs two evaluations
 
 
 @dataclass(frozen=True)
@@ -99,13 +99,10 @@ class Point:
         return traced(self.eq, self.eq.layout.restore(z), radius)
 
     def _check(self) -> None:
-        """Some rows moved: the others must give what they gave. Masks by bits tell every pair of eight rows apart."""
-        number = torch.arange(len(self.z), device=self.z.device)
-        masks = min(_MASKS, max(1, math.ceil(math.log2(max(1, len(self.z))))))
+        """Some rows moved: the others must give what they gave."""
         draw = torch.Generator().manual_seed(0)
-        shuffled = torch.randperm(len(self.z), generator=draw).to(number.device) if len(self.z) > 8 else number
-        for bit in range(masks if len(self.z) else 0):
-            others = (shuffled >> bit) % 2 == 0
+        for others in _masks(len(self.z), draw):
+            others = others.to(self.z.device)
             noise = torch.randn(self.z.shape, dtype=torch.float64, generator=draw).to(self.z)
             step = 0.1 * (1 + self.z.abs()) * noise
             image = self.eq.flat(torch.where(others[:, None], self.z, self.z + step))
@@ -127,6 +124,21 @@ class Point:
             "the rows depend on each other: give what a row needs through context, and make one row of what belongs "
             "together"
         )
+
+
+def _masks(rows: int, draw: torch.Generator) -> Iterator[Tensor]:
+    """Rows that stay, while the others are moved: by bits of their numbers, and the other way round.
+
+    Up to eight rows are all told apart, pair by pair, more by two random halves. One row stays, to be called again.
+    """
+    if rows == 1:
+        yield torch.ones(1, dtype=torch.bool)
+    number = torch.arange(rows) if rows <= 8 else torch.randperm(rows, generator=draw)
+    bits = math.ceil(math.log2(rows)) if 1 < rows <= 8 else _BITS if rows else 0
+    for bit in range(bits if rows > 1 else 0):
+        stay = (number >> bit) % 2 == 0
+        yield stay
+        yield ~stay
 
 
 def attempt(name: str, eq: Equation, x: State, claim: Callable[[Point], Certificate]) -> Certificate:

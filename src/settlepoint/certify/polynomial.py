@@ -79,6 +79,10 @@ def best_rate(low: float, high: float, degree: int) -> float:
 
     What no linear solver of so many products can beat on the class: Chebyshev's. 1 where 0 lies in the interval.
     """
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        raise ValueError(f"low and high must be finite and ordered, got {low} and {high}")
+    if isinstance(degree, bool) or not isinstance(degree, int) or degree < 0:
+        raise ValueError(f"degree must be an integer >= 0, got {degree!r}")
     if low <= 0 <= high:
         return 1.0
     if low == high:

@@ -23,7 +23,7 @@ def thomson(eq: Equation, x: State, degree: float) -> Certificate:
 
     So contract monotone maps with P(s x) >= s^mu P(x) for 0 < s < 1, and differentiable ones of the positive cone with
     sum_j |dP_i/dx_j| x_j <= mu P_i(x); the second needs |W|, so a positive mu-subhomogeneous activation of W x + b
-    qualifies when W >= 0 and b >= 0, not for any W: s = tanh + 1.2 has |s'(z) z| <= .84 s(z), but x = s(W x) with
+    qualifies when W >= 0 and b >= 0, not for any W: s = tanh + 1.2 has |s'(z) z| <= .9993 s(z), but x = s(W x) with
     W = [[a, -a], [-a, a]] and large a has three positive fixed points. degree: taken as proved; see `subhomogeneity`.
     Claims existence and uniqueness among positive x, and |x_i - x*_i| <= x_i (exp(d(x, P(x)) / (1 - mu)) - 1). No
     bound of W is needed: this is a contraction in a metric in which ||W|| plays no part.

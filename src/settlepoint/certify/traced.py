@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from settlepoint.certify.bound import Bound, times
 from settlepoint.certify.certificate import Refused
@@ -63,6 +64,41 @@ def guard(*functions: Any) -> Callable[[Callable[..., None]], Callable[..., None
     return register
 
 
+class Leaks(TorchDispatchMode):
+    """Refuses what touches the state's memory outside of rules: vmap, compiled code, plain views of a traced tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept: dict[int, Tensor] = {}  # by address, and kept alive, so that no address is used again
+
+    def keep(self, value: Tensor) -> None:
+        """Memory that depends on the state from now on."""
+        if value.layout == torch.strided and value.numel():
+            self.kept[value.untyped_storage().data_ptr()] = value
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if not _AT_WORK.get():
+            for t in pytree.tree_leaves((args, kwargs)):
+                if isinstance(t, Tensor) and t.layout == torch.strided and t.numel() and self._knows(t):
+                    raise Refused(_LEAK)
+        return func(*args, **(kwargs or {}))
+
+    def _knows(self, t: Tensor) -> bool:
+        try:
+            with untraced():
+                return t.untyped_storage().data_ptr() in self.kept
+        except (NotImplementedError, RuntimeError):  # tensors without memory of their own
+            return False
+
+
+LEAKS: ContextVar[Leaks | None] = ContextVar("leaks", default=None)
+_AT_WORK: ContextVar[bool] = ContextVar("at_work", default=False)
+_LEAK = (
+    "something that depends on the state reaches the result past torch's functions, or is random: NumPy, vmap, "
+    "compiled code, or a new tensor made of the state's numbers"
+)
+
+
 class Witness:
     """Holds the constants that meet the state, in order, so that a second run elsewhere can be held against them.
 
@@ -99,10 +135,7 @@ class Witness:
             return
         self.met += 1
         if self.met > len(self.constants) or not _same(self.constants[self.met - 1], value):
-            raise Refused(
-                "something that depends on the state reaches the result past torch's functions, or is random: NumPy, "
-                "vmap, compiled code, or a new tensor made of the state's numbers"
-            )
+            raise Refused(_LEAK)
 
 
 class Traced(Tensor):
@@ -117,6 +150,9 @@ class Traced(Tensor):
         if bound.rows > 1 and (value.ndim == 0 or len(value) != bound.rows):
             bound = bound.collapsed()
         found.bound, found.version = bound, value._version
+        leaks = LEAKS.get()
+        if leaks is not None and not bound.constant:
+            leaks.keep(value)
         return found
 
     @property
@@ -174,7 +210,8 @@ class Traced(Tensor):
         value, bound = self.value.double(), self.bound
         reach = spread(self.reach, value) + _SLACK * value.abs()
         cap = spread(bound.cap, value)
-        return torch.maximum(value - reach, -cap), torch.minimum(value + reach, cap)
+        low = torch.maximum(value - reach, -cap)
+        return low if bound.least is None else torch.maximum(low, bound.least), torch.minimum(value + reach, cap)
 
     def __repr__(self, *, tensor_contents: object = None) -> str:
         return f"Traced{tuple(self.shape)}"
@@ -190,7 +227,15 @@ class Traced(Tensor):
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
+        token = _AT_WORK.set(True)
+        try:
+            return cls._call(func, args, kwargs or {})
+        finally:
+            _AT_WORK.reset(token)
+
+    @classmethod
+    def _call(cls, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """A torch function on arguments of which one is traced at least."""
         if _asks(func):
             with untraced():
                 return func(*args, **kwargs)
@@ -300,7 +345,7 @@ def _inplace_place(func: Any) -> int | None:
     """Which argument inplace is, of Python functions that have it."""
     if not inspect.isfunction(func):
         return None
-    names = list(inspect.signature(func).parameters)
+    names = list(inspect.signature(func, follow_wrapped=False).parameters)
     return names.index("inplace") if "inplace" in names else None
 
 
