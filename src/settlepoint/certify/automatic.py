@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from settlepoint.certify.ball import ball
 from settlepoint.certify.banach import banach
@@ -56,7 +56,10 @@ def certificate(eq: Equation, solution: Solution | State, method: str = "auto") 
         raise ValueError(f"method must be 'auto' or one of {', '.join(METHODS)}, got {method!r}")
     if not isinstance(eq, Equation):
         raise TypeError(f"eq must be an Equation, got {type(eq).__name__}")
-    x = detached(solution.value if isinstance(solution, Solution) else solution)
+    value = solution.value if isinstance(solution, Solution) else solution
+    if not isinstance(value, Tensor | tuple):
+        raise TypeError(f"solution must be a Solution, a tensor or a tuple of tensors, got {type(value).__name__}")
+    x = detached(value)
     with torch.no_grad():
         return METHODS[method](eq, x) if method != "auto" else _strongest(eq, x)
 

@@ -34,7 +34,7 @@ def ball(eq: Equation, x: State, radius: float | None = None, bound: float | Non
         raise ValueError("radius must be given with a bound, which holds on one ball alone")
 
     def claim(here: Point) -> Certificate:
-        scale = 1 + here.eq.measure(here.z)
+        scale = 1 + here.eq.measure(here.z).nan_to_num(nan=0.0, posinf=0.0)
         balls = [torch.full_like(scale, radius)] if radius is not None else [size * scale for size in _RADII]
         found, refusal = [], None
         for r in balls:

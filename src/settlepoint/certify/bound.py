@@ -20,8 +20,8 @@ class Bound:
     float64, inf where unknown.
     table: (entries of y, entries of x), |J| <= table entrywise in every row, for states of one dimension. mixing: A,
     where y = A z over the nodes, and the bound of z, kept until all linear steps are known. free: True where the values
-    are arbitrary, as those of arguments that were not given. least: like y, below every entry of it, where more is known than from the
-    value at the point.
+    are arbitrary, as those of arguments that were not given. least: like y, below every entry of it, where more is
+    known than from the value at the point. wrapped: the bound before circular padding, and the sizes then.
     """
 
     two: Tensor
@@ -36,6 +36,7 @@ class Bound:
     total: float = math.inf
     free: bool = False
     least: Tensor | None = None
+    wrapped: tuple[Bound, tuple[int, ...]] | None = None
 
     @classmethod
     def of_state(cls, radius: Tensor, width: int | None = None) -> Bound:
@@ -58,7 +59,7 @@ class Bound:
         if self.rows == 1:
             return replace(self, table=None, mixing=None)
         largest = {f.name: getattr(self, f.name).amax(0, keepdim=True) for f in fields(self) if f.name in _NUMBERS}
-        return replace(self, table=None, mixing=None, total=self.total * math.sqrt(self.rows), **largest)
+        return replace(self, table=None, mixing=None, wrapped=None, total=self.total * math.sqrt(self.rows), **largest)
 
     def linear(
         self,
@@ -100,7 +101,9 @@ class Bound:
 
     def without_node(self) -> Bound:
         """Where the last dimension is another one."""
-        return replace(self, node=torch.full_like(self.node, torch.inf), table=None, mixing=None, least=None)
+        return replace(
+            self, node=torch.full_like(self.node, torch.inf), table=None, mixing=None, least=None, wrapped=None
+        )
 
     def kept(
         self,
@@ -113,7 +116,7 @@ class Bound:
     ) -> Bound:
         """The same numbers, but for those given, for another shape: no table and no mixing unless given."""
         two, bend, cap = (a if b is None else b for a, b in ((self.two, two), (self.bend, bend), (self.cap, cap)))
-        return replace(self, two=two, bend=bend, cap=cap, table=table, mixing=mixing, least=None)
+        return replace(self, two=two, bend=bend, cap=cap, table=table, mixing=mixing, least=None, wrapped=None)
 
     def uncapped(self) -> Bound:
         """The same numbers and table, where the values may be anything."""

@@ -25,6 +25,8 @@ def traced(eq: Equation, x: State, radius: Tensor | float = torch.inf, *, free: 
     `Refused` where some step has no bound.
     """
     parts = x if isinstance(x, tuple) else (x,)
+    if bool((torch.as_tensor(radius) < 0).any()):
+        raise ValueError(f"radius must be >= 0, got {radius}")
     if any(p.is_complex() for p in parts):
         raise Refused("bounds are known for real states")
     witness = Witness()

@@ -96,7 +96,7 @@ def _radii(here: Point, newton: Newton, curvature: float | None) -> Radii:
     if curvature is not None:
         return Radii.allowed(newton, curvature)
     rows, refusal, known = len(here.z), None, False
-    found, scale = Radii.none(rows, here.z), 1 + here.eq.measure(here.z)
+    found, scale = Radii.none(rows, here.z), 1 + here.eq.measure(here.z).nan_to_num(nan=0.0, posinf=0.0)
     for size in _BALLS:
         try:
             bend = here.followed(size * scale).bound.bend.expand(rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -101,7 +102,17 @@ def _(
     kernel = finite(plain(weight))
     two, sup = convolution_norm(kernel, groups), float(kernel.abs().flatten(1).sum(1).max()) * _UP
     rows = float(torch.linalg.vector_norm(kernel.flatten(1), dim=1).max()) * _UP
-    return x.bound.linear(two, torch.inf, sup, rows)
+    found = x.bound.linear(two, torch.inf, sup, rows)
+    if x.bound.wrapped is None or not _once_around(y, x.bound.wrapped[1], stride, padding):
+        return found
+    return x.bound.wrapped[0].linear(two, torch.inf, sup, rows)  # part of a convolution on the torus
+
+
+def _once_around(y: Tensor, sizes: tuple[int, ...], stride: Any, padding: Any) -> bool:
+    """Whether no place of a torus of these sizes gives two entries of the result, and nothing else was padded."""
+    steps = _each(stride, len(sizes))
+    inside = all((n - 1) * s < size for n, s, size in zip(y.shape[-len(sizes) :], steps, sizes, strict=True))
+    return inside and _each(padding, len(sizes)) == (0,) * len(sizes)
 
 
 @rule(torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d)
@@ -119,7 +130,9 @@ def _(y: Tensor, x: Traced, pad: Any, mode: str = "constant", value: float | Non
     """Zeros and constants add nothing; copies count as often as they are made."""
     if mode == "constant":
         return x.bound.uncapped().without_node()
-    return _positive(lambda v: F.pad(v, pad, mode), y, x)
+    found = _positive(lambda v: F.pad(v, pad, mode), y, x)
+    sizes = tuple(plain(x).shape[y.ndim - len(pad) // 2 :])
+    return replace(found, wrapped=(x.bound.without_node(), sizes)) if mode == "circular" else found
 
 
 def _positive(function: Callable[[Tensor], Tensor], y: Tensor, x: Traced) -> Bound:

@@ -81,6 +81,8 @@ def curvature_upper(
 def _followed(module: Callable, region: Region | None, example: tuple[Tensor, ...] | None) -> Traced:
     if not callable(module):
         raise TypeError(f"module must be an nn.Module or a function, got {type(module).__name__}")
+    if example is not None and not isinstance(example, tuple):
+        raise TypeError(f"example must be a tuple (x, *context), got {type(example).__name__}")
     refuse_training(module)
     x, *context = example if example is not None else _guess(module, region)
     if region is not None:

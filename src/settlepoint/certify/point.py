@@ -19,8 +19,9 @@ from settlepoint.solvers.solver import map_state
 from settlepoint.spaces import Rows, State
 
 _UNITS = 16.0  # of eps sqrt(W) (||x|| + ||P(x)||) that an evaluation is taken to be off by, at most
-_ALIKE = 1e4  # of the same, by which two evaluations may differ before the operator counts as another one
-_BITS = 2  # of random numbers by which more than eight rows are told apart; each costs two evaluations
+_ALIKE = 8.0  # of the same, by which two evaluations may differ before the operator counts as another one
+_FEW = 16  # rows that are told apart pair by pair
+_BITS = 2  # of random numbers by which more rows are told apart; each costs two evaluations
 
 
 @dataclass(frozen=True)
@@ -129,12 +130,12 @@ class Point:
 def _masks(rows: int, draw: torch.Generator) -> Iterator[Tensor]:
     """Rows that stay, while the others are moved: by bits of their numbers, and the other way round.
 
-    Up to eight rows are all told apart, pair by pair, more by two random halves. One row stays, to be called again.
+    Few rows are all told apart, pair by pair, more by two random halves. One row stays, to be called again.
     """
     if rows == 1:
         yield torch.ones(1, dtype=torch.bool)
-    number = torch.arange(rows) if rows <= 8 else torch.randperm(rows, generator=draw)
-    bits = math.ceil(math.log2(rows)) if 1 < rows <= 8 else _BITS if rows else 0
+    number = torch.arange(rows) if rows <= _FEW else torch.randperm(rows, generator=draw)
+    bits = math.ceil(math.log2(rows)) if 1 < rows <= _FEW else _BITS
     for bit in range(bits if rows > 1 else 0):
         stay = (number >> bit) % 2 == 0
         yield stay

@@ -17,8 +17,8 @@ def project_(module: nn.Module, target: float) -> nn.Module:
     """Every matrix and convolution in module changed in place so that its norm as an operator is at most target.
 
     Matrices (parameters of two dimensions): the nearest one in the Frobenius norm, by one SVD, norm <= target
-    (1 + 1e-6), exact after one call. Convolutions: scaled by target over the bound of the operator with its padding, which is not
-    that of the flattened kernel. A chain of n layers then has at most target^n. The module itself is returned, so that
+    (1 + 1e-6), exact after one call. Convolutions: scaled by target over the bound of the operator with its padding,
+    which is not that of the flattened kernel. A chain of n layers then has at most target^n. The module is returned:
 
         optimizer.step(); certify.project_(cell, 0.95)
 

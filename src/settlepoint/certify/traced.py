@@ -351,12 +351,14 @@ def _inplace_place(func: Any) -> int | None:
 
 def _bounded(bound: Rule, y: Any, args: Any, kwargs: Any, free: bool) -> Any:
     """The rule at work, without a witness; free where an argument is."""
+    # inside a no_grad of the operator itself autograd has another Jacobian than the values
+    hidden = WITNESS.get() is not None and not torch.is_grad_enabled()
     token = WITNESS.set(None)
     try:
-        found = bound(y, *args, **kwargs)
+        with torch.no_grad():
+            found = bound(y, *args, **kwargs)
     finally:
         WITNESS.reset(token)
-    hidden = not torch.is_grad_enabled()  # inside a no_grad of the operator: autograd has another Jacobian
     return pytree.tree_map(lambda b: _marked(b, free, hidden), found) if free or hidden else found
 
 
