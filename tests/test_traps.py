@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.cells import DOUBLE, Counted, affine, factors
+from tests.cells import DOUBLE, Counted, affine, factors, rotation
 from torch import nn
 
 import settlepoint
@@ -289,8 +289,11 @@ def test_a_solve_leaves_global_state_alone():
     assert torch.is_grad_enabled() == before[2]
 
 
-@pytest.mark.skip(reason="spectral norms and Rayleigh quotients come with certify, a later issue")
-def test_rayleigh_quotient_is_no_spectral_radius(): ...
+def test_rayleigh_quotient_is_no_spectral_radius():
+    """A rotation by 90 degrees scaled 1.1 has v . J v = 0 for every v; Arnoldi's method says 1.1."""
+    eq, v = Equation(rotation(1.1)), torch.tensor([[0.6, 0.8]], dtype=DOUBLE)
+    assert float((v * eq.image(v)).sum().abs()) < 1e-15
+    assert float(certify.spectral_radius(eq, v)) == pytest.approx(1.1, rel=0.01)
 
 
 def test_one_projection_reaches_the_norm():

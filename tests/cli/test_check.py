@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -63,6 +64,21 @@ def rounding(): return Subject(lambda x: 0.4 * x.round() + 0.3, (torch.randn(12,
 def wrong(): return 3
 def raising():
     raise KeyError("no such thing")
+def scoring(): return Subject(*pair, score=lambda x: x.accuracy)
+foreign = (nn.Linear(3, 3), (torch.zeros(5, 4),))
+empty = (nn.Tanh(), (torch.zeros(0, 4),))
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+        nn.init.orthogonal_(self.up.weight, 0.5)
+        self.down.weight = self.up.weight
+
+    def forward(self, x):
+        return torch.tanh(self.down(self.up(x)) + 1)
+
+def tied(): return Subject(Tied(), (torch.zeros(6, 4),))
 number = 4
 """
 
@@ -71,6 +87,7 @@ number = 4
 def _own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.setattr("settlepoint.report.page.drawings", lambda run: [])  # tests/experiments/test_checking.py draws
     Path("own.py").write_text(OWN)
 
 
@@ -138,9 +155,12 @@ def test_a_depth_is_taken_over():
             "wrong",
             "must be a certify.Subject, a function without arguments that returns one, or (module, inputs), got int",
         ),
-        ("number", "got int; its subjects are settling"),
-        ("raising", "own.py, line"),
-        ("nothing", "own.py has no 'nothing'; its subjects are settling"),
+        ("number", "got int; it offers pair, foreign, empty, settling"),
+        ("raising", "own.py, line 47: KeyError: 'no such thing'"),
+        ("scoring", "own.py, line 48: AttributeError: 'Tensor' object has no attribute 'accuracy'"),
+        ("foreign", "the model raised RuntimeError: mat1 and mat2 shapes cannot be multiplied (5x4 and 3x3)"),
+        ("empty", "inputs must hold at least one sample, got a state of shape (0, 4)"),
+        ("nothing", "own.py has no 'nothing'; it offers pair, foreign, empty, settling"),
     ],
 )
 def test_what_cannot_be_examined_is_refused_with_the_mend(name, message):
@@ -148,19 +168,40 @@ def test_what_cannot_be_examined_is_refused_with_the_mend(name, message):
     assert not Path("check.html").exists()
 
 
+def test_numbers_of_the_command_line_that_mean_nothing():
+    assert "tolerance is relative and must lie in (0, 1), got 0.0" in refused("own.py:settling", "--tolerance", "0")
+    for option in ("--rows", "--depth", "--import-seconds"):
+        result = settle("own.py:settling", option, "0")
+        assert result.exit_code == 2
+        assert option in result.stderr
+    assert not Path("check.html").exists()
+
+
+def test_an_interrupt_is_exit_code_3_and_writes_nothing(monkeypatch: pytest.MonkeyPatch):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("settlepoint.cli.checking.examine", interrupted)
+    Path("slow.py").write_text("def model():\n    raise KeyboardInterrupt\n")
+    for target in ("own.py:settling", "slow.py:model"):
+        result = settle(target)
+        assert result.exit_code == 3
+        assert "interrupted, nothing was written" in result.stderr
+    assert {path.name for path in Path().iterdir()} <= {"own.py", "slow.py", "__pycache__"}
+
+
 def test_a_name_must_be_given():
-    assert "own.py needs a name, own.py:NAME; its subjects are settling" in refused("own.py")
+    assert "own.py needs a name, own.py:NAME; it offers pair, foreign, empty, settling" in refused("own.py")
     assert "there is no file other.py" in refused("other.py:model")
     assert "must be FILE.py:NAME" in refused("model")
 
 
 def test_an_operator_without_a_derivative_still_gets_a_verdict():
-    """round has no bound and no useful Jacobian: every certificate is refused, and the exit code says so."""
-    result = settle("own.py:rounding", "--json")
-    found = json.loads(result.stdout)
-    assert found["rows_by_certificate"] == {"refused": 12}
+    """round has no bound and no useful Jacobian: nothing is proved, and the reasons are told."""
+    found = json.loads(settle("own.py:rounding", "--json").stdout)
+    assert found["verdict"] == "settling"
+    assert "proved" not in found["rows_by_certificate"]
     assert any("no bound is known for" in reason for reason in found["reasons"])
-    assert found["exit_code"] == 1
 
 
 def test_a_file_that_loops_or_raises_on_import():
@@ -177,6 +218,20 @@ def test_a_function_that_loops():
     assert "took longer than 0.3 s" in refused("slow.py:model", "--import-seconds", "0.3")
 
 
+@pytest.mark.parametrize(
+    "body", ["time.sleep(60)", "while True:\n    try:\n        x = 1\n    except Exception:\n        pass"]
+)
+def test_sleeping_and_catching_files_are_stopped_too(body):
+    Path("slow.py").write_text(f"import time\n{body}\n")
+    assert "slow.py took longer than 0.3 s to import" in refused("slow.py:model", "--import-seconds", "0.3")
+
+
+def test_the_limit_ends_with_the_import():
+    """What was examined afterwards may take longer."""
+    assert settle("own.py:settling", "--import-seconds", "0.5").exit_code == 0
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
 def weights() -> dict[str, torch.Tensor]:
     cell = nn.Linear(4, 4)
     nn.init.orthogonal_(cell.weight, 1.5)
@@ -190,7 +245,7 @@ def test_weights_are_loaded_by_name():
     assert before["rates"]["spectral radius"]["median"] < after["rates"]["spectral radius"]["median"]
 
 
-@pytest.mark.parametrize("change", ["missing", "extra", "shape", "cut", "pickle"])
+@pytest.mark.parametrize("change", ["missing", "extra", "shape", "integers", "cut", "short", "empty", "pickle", "none"])
 def test_weights_that_do_not_fit_are_refused(change):
     tensors = weights()
     if change == "missing":
@@ -201,18 +256,42 @@ def test_weights_that_do_not_fit_are_refused(change):
         tensors["linear.bias"] = torch.ones(5)
     path = Path("w.safetensors")
     save_file(tensors, path)
-    if change == "cut":
-        path.write_bytes(path.read_bytes()[:50])
+    if change == "integers":
+        save_file({**tensors, "linear.bias": torch.ones(4, dtype=torch.int64)}, path)
+    if change in ("cut", "short", "empty"):
+        path.write_bytes(path.read_bytes()[: {"cut": 50, "short": -8, "empty": 0}[change]])
+    if change == "none":
+        path.unlink()
     if change == "pickle":
         torch.save(tensors, path)
     expected = {
         "missing": "it lacks linear.bias",
         "extra": "it has also other",
         "shape": "linear.bias must have shape (4,), got (5,)",
+        "integers": "linear.bias must be of torch.float32, got torch.int64",
         "cut": "is no whole safetensors file",
+        "short": "is no whole safetensors file",
+        "empty": "is no whole safetensors file",
+        "none": "there is no file w.safetensors",
         "pickle": "is no whole safetensors file",
     }[change]
     assert expected in refused("own.py:settling", "--weights", "w.safetensors")
+
+
+def test_a_model_with_a_fixed_point_takes_its_weights():
+    sys.path.insert(0, ".")
+    save_file({"0.weight": torch.zeros(4, 3), "0.bias": torch.zeros(4), "1.operator.weight": 2 * torch.eye(4),
+               "2.weight": torch.zeros(2, 4), "2.bias": torch.zeros(2)}, "w.safetensors")  # fmt: skip
+    found = json.loads(settle("own.py:classifier", "--json", "--weights", "w.safetensors").stdout)
+    assert found["rates"]["spectral radius"]["median"] == pytest.approx(2)  # tanh(2 z) at z = 0, where it starts
+
+
+def test_tied_weights_may_stand_in_the_file_once():
+    torch.manual_seed(0)
+    save_file({"up.weight": 0.9 * torch.eye(4)}, "w.safetensors")
+    assert settle("own.py:tied", "--weights", "w.safetensors").exit_code == 0
+    save_file({"down.weight": 0.9 * torch.eye(4)}, "w.safetensors")
+    assert settle("own.py:tied", "--weights", "w.safetensors").exit_code == 0
 
 
 def test_weights_need_a_module():
@@ -225,8 +304,20 @@ def test_other_files_are_not_overwritten():
     assert "is no report of ours" in refused("own.py:settling", "-o", "mine.html")
     assert "must name an .html file" in refused("own.py:settling", "-o", "mine.txt")
     assert "there is no folder" in refused("own.py:settling", "-o", "no/check.html")
+    Path("folder.html").mkdir()
+    assert "is no report of ours" in refused("own.py:settling", "-o", "folder.html")
     assert settle("own.py:settling", "-o", "new.html").exit_code == 0
     assert settle("own.py:settling", "-o", "new.html").exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["figures/mine.svg", "report.html", "spec.json"])
+def test_a_folder_of_the_users_is_not_cleared(name):
+    """A run folder is replaced with its figures/, so that it must be ours."""
+    path = Path("new-run") / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    assert "new-run exists and holds no run of settle check" in refused("own.py:settling", "-o", "new.html")
+    assert path.read_text() == "mine"
 
 
 @pytest.mark.parametrize("name", ["operator", "graph"])

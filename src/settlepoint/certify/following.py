@@ -46,7 +46,7 @@ def traced(eq: Equation, x: State, radius: Tensor | float = torch.inf, *, free: 
 def _tidied(eq: Equation, x: State) -> None:
     """One plain call, after which a module that keeps what it sees keeps plain tensors."""
     with contextlib.suppress(Exception), torch.no_grad():
-        eq.image(map_state(torch.clone, x))
+        eq.image(map_state(torch.clone, x))  # pyright: ignore[reportArgumentType]
 
 
 def refuse_training(operator: object) -> None:

@@ -50,25 +50,29 @@ def jacobians(eq: Equation, z: Tensor) -> Tensor:  # (R, W) -> (R, W, W)
 
 def _by_reverse(eq: Equation, z: Tensor) -> Tensor:  # (R, W, W)
     """J from W backward products, for operators without forward mode."""
-    with unfused():
+    with unfused(), _told():
         leaf = z.detach().requires_grad_()
         image = eq.flat(leaf)
         if not image.requires_grad:
             return torch.zeros_like(z)[:, :, None].expand(-1, -1, z.shape[1])
-        try:
-            rows = [torch.autograd.grad(image[:, i].sum(), leaf, retain_graph=True)[0] for i in range(z.shape[1])]
-        except RuntimeError as error:
-            raise Refused(f"the operator has no derivative along its state: {str(error).splitlines()[0]}") from None
+        rows = [torch.autograd.grad(image[:, i].sum(), leaf, retain_graph=True)[0] for i in range(z.shape[1])]
     return torch.stack(rows, 1)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Errors of an operator that autograd cannot pass through become refusals."""
+    try:
+        yield
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise Refused(f"the operator has no derivative along its state: {first}") from None
 
 
 def product(eq: Equation, z: Tensor, v: Tensor) -> Tensor:
     """J v at z, in forward mode. Raises `Refused` for operators without one."""
-    try:
-        with unfused():
-            return torch.func.jvp(eq.flat, (z,), (v,))[1].detach()
-    except (RuntimeError, NotImplementedError) as error:
-        raise Refused(f"the operator has no forward derivative: {str(error).splitlines()[0]}") from None
+    with unfused(), _told():
+        return torch.func.jvp(eq.flat, (z,), (v,))[1].detach()
 
 
 def along(eq: Equation, z: Tensor, v: Tensor) -> Tensor:
@@ -76,15 +80,12 @@ def along(eq: Equation, z: Tensor, v: Tensor) -> Tensor:
     try:
         return product(eq, z, v)
     except Refused:
-        with unfused():
+        with unfused(), _told():
             leaf = z.detach().requires_grad_()
             image = eq.flat(leaf)
             w = torch.zeros_like(image, requires_grad=True)
-            try:
-                (g,) = torch.autograd.grad(image, leaf, w, create_graph=True)
-                return torch.autograd.grad(g, w, v)[0]
-            except RuntimeError as error:
-                raise Refused(f"the operator has no derivative along its state: {str(error).splitlines()[0]}") from None
+            (g,) = torch.autograd.grad(image, leaf, w, create_graph=True)
+            return torch.autograd.grad(g, w, v)[0]
 
 
 def transposed(eq: Equation, z: Tensor) -> Callable[[Tensor], Tensor]:

@@ -30,17 +30,24 @@ def newton_krylov(eq: Equation, x: State, steps: int = 60) -> Certificate:
 
     def claim(here: Point) -> Certificate:
         defect = _above_rounding(here)
-        length, left, rate, floor = _gmres(here, defect, steps)
+        step, left, rate, floor = _gmres(here, defect, steps)
+        length = torch.linalg.vector_norm(step, dim=1)
         solved = left <= _SOLVED * torch.linalg.vector_norm(defect, dim=1)
         radius = 2 * length + here.rounding / floor.clamp(min=_SINGULAR)
-        holds = solved & torch.isfinite(radius) & (floor > _SINGULAR)
+        holds = solved & torch.isfinite(radius) & (floor > _SINGULAR) & _lessens(here, step)
         texts = (
             "twice the next Newton step; curvature is not bounded, so this is no proof",
-            f"{steps} products with the Jacobian did not solve for the next Newton step",
+            here.lacks(f"{steps} products with the Jacobian did not solve for a Newton step that lessens the residual"),
         )
         return claimed(holds, radius, rate, torch.zeros_like(radius), texts, "newton-krylov", kind=ESTIMATED)
 
     return attempt("newton-krylov", eq, x, claim)
+
+
+def _lessens(here: Point, step: Tensor) -> Tensor:  # (R,) bool
+    """Whether the step halves the residual, as a Newton step near a fixed point does, or rounding hides it."""
+    there = here.moved(step.to(here.z.dtype))
+    return there.residual <= 0.5 * here.residual + 2 * (here.rounding + there.rounding)
 
 
 def _above_rounding(here: Point) -> Tensor:
@@ -52,7 +59,7 @@ def _above_rounding(here: Point) -> Tensor:
 
 
 def _gmres(here: Point, r: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """||d| with (I - J) d = r, what is left, the spectral radius seen, and the smallest ||(I - J) v|| / ||v|| seen."""
+    """d with (I - J) d = r, what is left, the spectral radius seen, and the smallest ||(I - J) v|| / ||v|| seen."""
     rows, width = r.shape
     size = torch.linalg.vector_norm(r, dim=1, keepdim=True)
     basis = [torch.where(size > 0, r / torch.where(size > 0, size, 1.0), 0.0).nan_to_num()]
@@ -80,12 +87,13 @@ def _gmres(here: Point, r: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor, 
                 break
     if not done:
         one = torch.ones(rows, dtype=r.dtype, device=r.device)
-        return 0 * one, size[:, 0], 0 * one, one
+        return 0 * r, size[:, 0], 0 * one, one
     H = H[:, : done + 1, :done].nan_to_num()
     weights, left = _left(H, target[:, : done + 1])
     inner = torch.eye(done, dtype=r.dtype, device=r.device) - H[:, :done]
     floor = torch.linalg.svdvals(H)[:, -1]
-    return torch.linalg.vector_norm(weights, dim=1), left, torch.linalg.eigvals(inner).abs().amax(1), floor
+    step = (torch.stack(basis[:done], 2) @ weights[:, :, None])[:, :, 0]
+    return step, left, torch.linalg.eigvals(inner).abs().amax(1), floor
 
 
 def _left(H: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

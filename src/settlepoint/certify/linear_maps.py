@@ -137,10 +137,10 @@ def _(y: Tensor, x: Traced, pad: Any, mode: str = "constant", value: float | Non
 
 def _positive(function: Callable[[Tensor], Tensor], y: Tensor, x: Traced) -> Bound:
     """A linear map with nonnegative weights: its norms are sums of them, ||A||_2^2 <= ||A||_1 ||A||_inf."""
-    ones = torch.ones_like(plain(x)).requires_grad_()
     with torch.enable_grad():
+        ones = torch.ones_like(plain(x)).requires_grad_()
         sums = function(ones)
-    (columns,) = torch.autograd.grad(sums.sum(), ones)
+        (columns,) = torch.autograd.grad(sums.sum(), ones)
     across, down = float(sums.detach().max()) * _UP, float(columns.max()) * _UP
     return x.bound.linear(math.sqrt(across * down), torch.inf, across, across)
 

@@ -75,6 +75,8 @@ def verdict(
     given = tuple(float(m) for m in multiples)
     if len(given) < 2 or given[0] != 1 or list(given) != sorted(set(given)):
         raise ValueError(f"multiples must ascend from 1 to at least one more, got {multiples!r}")
+    if not eq.at(x0).layout.rows:  # pyright: ignore[reportOptionalMemberAccess]
+        raise ValueError("x0 must have at least one row to be judged, got none")
     steps = [max(1, round(m * depth)) for m in given]
     residual, floor = _course(eq, x0, steps[-1], solver)
     scores = tuple(float(score(count)) for count in steps) if score is not None else ()
@@ -101,7 +103,7 @@ def _judged(residual: Tensor, floor: Tensor, depth: int) -> tuple[tuple[str, ...
     above, lost = behind > floor, ~torch.isfinite(behind).all(0) | ~torch.isfinite(floor)
     arrived = (above.sum(0) < 3) | ~above[len(above) // 2 :].any(0)
     rise = slope(torch.where(above, behind, floor))
-    fall = slope(torch.where(residual > floor, residual, torch.nan)).nan_to_num(nan=-math.inf)
+    fall = slope(torch.where(residual > floor, residual, torch.nan))
     change = rise * (len(behind) - 1)
     names = (SETTLING, MARGINAL, DRIFTING)
     place = torch.where(change <= -math.log(_FACTOR), 0, torch.where(change >= math.log(_FACTOR), 2, 1))

@@ -36,7 +36,7 @@ def named(text: str, offer: Offer, seconds: float = IMPORT_SECONDS) -> Any:
     if name not in vars(module):
         raise UsageError(f"{path} has no {name!r}; {offer(Path(path), module)}")
     found = vars(module)[name]
-    if inspect.isfunction(found) and not _needed(found):
+    if inspect.isfunction(found) and not needed(found):
         with blaming(text), time_limit(seconds, f"{text} took longer than {seconds:g} s to make what was asked for"):
             found = found()
     return found
@@ -107,8 +107,8 @@ def blaming(text: str) -> Iterator[None]:
         raise
 
 
-def _needed(function: Any) -> list[str]:
-    """The parameters without a default."""
+def needed(function: Any) -> list[str]:
+    """The parameters of a function that have no default."""
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     parameters = inspect.signature(function).parameters.values()
     return [p.name for p in parameters if p.default is p.empty and p.kind not in kinds]
