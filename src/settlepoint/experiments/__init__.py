@@ -14,6 +14,7 @@ MODULES = {
     "check-digits": "settlepoint.experiments.check_digits",
     "solvers": "settlepoint.experiments.solvers",
     "pign-cora": "settlepoint.experiments.pign_cora",
+    "certificates": "settlepoint.experiments.certificates",
     "r2n2-nonlinear": "settlepoint.experiments.r2n2_nonlinear",
     "r2n2-ivp": "settlepoint.experiments.r2n2_ivp",
     "r2n2-linear": "settlepoint.experiments.r2n2_linear",
