@@ -102,9 +102,17 @@ PIECES = {
     "entries by a mask": lambda x: x[:, ONES > 0],
     "side by side along the last": lambda x: torch.hstack([x, x]),
     "rolled over the edge of nodes": lambda x: torch.roll(x.reshape(len(x), 2, 2), 1, (1,)).flatten(1),
+    "a letter of size one": lambda x: torch.einsum("bi,i->b", x[:, :1], ONES)[:, None],
+    "taps that meet on a small circle": lambda x: F.conv2d(
+        F.pad(x.view(-1, 1, 2, 2), (1, 1, 1, 1), mode="circular"), torch.ones(1, 1, 2, 2, dtype=DOUBLE), dilation=2
+    ).flatten(1),
+    "a slope that torch rounds": lambda x: F.celu(x, 0.7530081510543822),
+    "pooling by columns": lambda x: F.interpolate(x[:, None], size=13, mode="linear", align_corners=True)[:, 0],
+    "gathered often": lambda x: torch.gather(x, 1, torch.zeros(len(x), 5, dtype=torch.int64)),
+    "windows that overlap": lambda x: x.unfold(1, 3, 1).flatten(1),
     "normalised far from 0": lambda x: F.layer_norm(x, (4,), eps=1e-12),
 }  # fmt: skip
-CENTRES = (at(0, 0, 0, 0), at(0, 5, 0, 0), at(1 - 1e-5, 1, 1, -1), at(-3, 0, 1, 2))
+CENTRES = (at(0, 0, 0, 0), at(0, 5, 0, 0), at(1 - 1e-5, 1, 1, -1), at(-3, 0, 1, 2), at(-1e-9, -1e-9, 1, 0))
 
 
 @pytest.mark.parametrize("name", PIECES)
@@ -170,7 +178,32 @@ def scripted(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]
     return torch.jit.trace(function, torch.zeros(2, 3, dtype=DOUBLE))  # type: ignore[return-value]
 
 
+def written_through_a_view(x: Tensor) -> Tensor:
+    y = 1.0 * x
+    y[:, :2].mul_(5)
+    return y
+
+
+def written_behind_autograd(name: str) -> Callable[[Tensor], Tensor]:
+    def operator(x: Tensor) -> Tensor:
+        y = 1.0 * x
+        (y.data if name == "data" else y.detach()).mul_(5)
+        return y
+
+    return operator
+
+
+def unfollowed(x: Tensor) -> Tensor:
+    with torch._C.DisableTorchFunctionSubclass():
+        return 5 * x
+
+
 LEAKS = {
+    "unfollowed": lambda x: unfollowed(x) + 0.1 * x,
+    "a view written into": written_through_a_view,
+    "detach written into": written_behind_autograd("detach"),
+    "data written into": written_behind_autograd("data"),
+    "data written into and read": lambda x: 1.0 * written_behind_autograd("data")(x),
     "vmap": lambda x: 5 * torch.vmap(torch.tanh)(x) + 0.1 * x,
     "vmap where it is flat": lambda x: 5 * torch.vmap(torch.relu)(x - 10) + 0.1 * x,
     "func.grad": lambda x: 0.1 * x - torch.func.grad(lambda v: (v**2).sum())(x),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from settlepoint import Equation, Rows, certify
 from settlepoint.certify import Refused, Region
+from settlepoint.certify.traced import RULES
 from settlepoint.layers import pyg
 
 X = torch.linspace(-1, 1, 12, dtype=DOUBLE).reshape(3, 4)
@@ -120,6 +121,17 @@ def test_graph_attention_has_no_constant():
     with pytest.raises(Refused, match=r"whole space|no bound"):
         certify.lipschitz_upper(conv, example=(X, edges))
     assert math.isfinite(certify.lipschitz_upper(conv, Region(0.5), example=(X, edges)))
+
+
+def test_a_rule_of_your_own_is_followed():
+    """|J0'| <= .582 and |J0''| <= 1/2 (scipy.special.jvp on a grid says .5819 and .5)."""
+    bessel = torch.special.bessel_j0
+    certify.rule(bessel)(lambda y, x: x.bound.mapped(0.582, 0.5, cap=1.0))
+    try:
+        assert certify.lipschitz_upper(lambda x: bessel(0.5 * x)) == pytest.approx(0.291)
+        assert certify.curvature_upper(lambda x: bessel(0.5 * x)) == pytest.approx(0.125)
+    finally:
+        del RULES[bessel]
 
 
 # ---- training, and what a look may change --------------------------------------------------------------------------

@@ -50,6 +50,8 @@ def _given(table: Tensor, here: Point) -> Tensor:
 def _worked_out(here: Point) -> Tensor:
     plain_norm(here.eq)
     table = here.followed().bound.table
+    if table is not None and not bool(torch.isfinite(table).all()):
+        raise Refused("no entry is bounded on the whole space")
     if table is None:
         raise Refused(
             "no table of absolute weights: for states of one dimension a row, through matrices and activations"

@@ -118,15 +118,22 @@ def differentiable(eq: Equation, z: Tensor, image: Tensor, unit: float) -> Tenso
     change = torch.linalg.vector_norm(slope, dim=1)
     loose = min(1e-2, _ALIKE * (unit / torch.finfo(torch.float64).eps) ** (2 / 3))
     agree = torch.zeros(len(z), dtype=torch.bool, device=z.device)
-    for scale in (size + 1, torch.where(size > 0, size, 1.0)):
-        for power in (1 / 3, 1 / 2):  # the second for steep functions, whose third derivatives are large
-            h = unit**power * scale
-            difference = (eq.flat(z + h * v) - eq.flat(z - h * v)) / (2 * h)
-            hidden = 100 * unit * (size[:, 0] + torch.linalg.vector_norm(image, dim=1)) / h[:, 0]
-            gap = torch.linalg.vector_norm(difference - slope, dim=1)
-            seen = hidden <= 1e-2 * (1 + change)  # rounding hides nothing that counts
-            agree = agree | (seen & ~(gap > loose * (1 + change) + hidden))
+    for h in _strides(size, unit):
+        difference = (eq.flat(z + h * v) - eq.flat(z - h * v)) / (2 * h)
+        hidden = 16 * unit * (size[:, 0] + torch.linalg.vector_norm(image, dim=1)) / h[:, 0]
+        gap = torch.linalg.vector_norm(difference - slope, dim=1)
+        seen = hidden <= 1e-2 * (1 + change)  # rounding hides nothing that counts
+        agree = agree | (seen & ~(gap > loose * (1 + change) + hidden))
+        if bool(agree.all()):
+            break
     return agree
+
+
+def _strides(size: Tensor, unit: float) -> Iterator[Tensor]:
+    """Steps of a difference, for values large and small, and functions that are steep or have a kink near by."""
+    for power in (1 / 3, 1 / 2):
+        for scale in (size + 1, torch.where(size > 0, size, 1.0), torch.ones_like(size)):
+            yield unit**power * scale
 
 
 def power_bound(J: Tensor, doublings: int = 8) -> Tensor:  # (R, W, W) -> (R,)

@@ -20,6 +20,7 @@ LARGEST = 500
 _BALLS = (math.inf, 1e-1, 1e-3, 1e-5, 1e-7)
 """Where a bound of the curvature is looked for: everywhere, then in balls of these radii times (1 + ||x||)."""
 
+_TIGHT = (2.1, 1.001)  # times the length of the Newton step: balls that may end before the next kink
 _NEWTON_STEPS = 3  # towards a fixed point, in rows that have no proof where they are
 
 
@@ -97,14 +98,16 @@ def _radii(here: Point, newton: Newton, curvature: float | None) -> Radii:
         return Radii.allowed(newton, curvature)
     rows, refusal, known = len(here.z), None, False
     found, scale = Radii.none(rows, here.z), 1 + here.eq.measure(here.z).nan_to_num(nan=0.0, posinf=0.0)
-    for size in _BALLS:
+    near = newton.step / (1 - newton.defect).clamp(min=1e-9)
+    tight = [torch.where(torch.isfinite(near), factor * near, scale) for factor in _TIGHT]
+    for ball in (*(size * scale for size in _BALLS), *tight):
         try:
-            bend = here.followed(size * scale).bound.bend.expand(rows)
+            bend = here.followed(ball).bound.bend.expand(rows)
         except Refused as error:
             refusal = error
             continue
         known = True
-        found = found.or_else(Radii.allowed(newton, bend, size * scale))
+        found = found.or_else(Radii.allowed(newton, bend, ball))
         if bool(found.holds.all()):
             break
     if refusal is not None and not known:
