@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.cells import DOUBLE, affine, factors
 from tests.certify.equations import away, module_cell, newton, tanh_cells, value_of
+from tests.certify.nets import Draw, chain
+from tests.certify.nets_vector import STEPS
 from torch import nn
 
 from settlepoint import Anderson, Equation, Tolerance, certify, solve
@@ -31,6 +33,27 @@ def test_radii_cover_the_error(method, far, generator):
     assert bool((error <= found.radius)[~found.estimated].all())
     if method in PROOFS and far < 0.1:
         assert found.counts() == {"proved": 5}
+
+
+@pytest.mark.parametrize("far", [1e-10, 1e-5, 0.1])
+def test_planted_fixed_points_are_inside(far, seed):
+    """Random networks (tests/certify/nets_vector.py) with a fixed point that is put there through f: whoever says that
+    there is one fixed point in a ball that holds it must have it within the radius. 8 of 10 rows get a proof."""
+    proved = 0
+    for number in range(12):
+        draw = Draw(seed + number)
+        width = draw.integer(1, 5)
+        _, net, out = chain(draw, STEPS, width, draw.integer(1, 3))
+        W, fixed = draw.pick((0.05, 0.5, 2.0)) * draw.normal(out, width), draw.normal(2, width)
+        eq = Equation(lambda x, W=W, net=net: net(x) @ W, fixed - net(fixed) @ W)
+        x = away(fixed, far, draw.generator)
+        error = (x - fixed).norm(dim=1)
+        found = [certify.certificate(eq, x, method) for method in PROOFS]
+        for c in found:
+            holds_it = c.proved & (error < c.unique_in)
+            assert bool((error <= c.radius * (1 + 1e-9) + 1e-13)[holds_it].all()), (number, c.method[0])
+        proved += int(torch.stack([c.proved for c in found]).any(0).sum())
+    assert proved >= (19 if far < 0.01 else 8)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from settlepoint.certify.bound import Bound, sums, times
 from settlepoint.certify.certificate import Refused
-from settlepoint.certify.traced import VIEW, Traced, bound_of, guard, plain, rule
+from settlepoint.certify.traced import Traced, bound_of, guard, plain, rule
 
 _INF = math.inf
 
@@ -96,7 +96,7 @@ def _(y: Tensor, x: Traced, lambd: float = 0.5) -> Bound:
 def _(y: Tensor, x: Traced, alpha: float = 1.0, *args: Any, **kwargs: Any) -> Bound:
     if not alpha > 0:
         raise Refused("elu and celu have a bound for alpha > 0")
-    slope, bend = max(1.0, alpha), max(alpha, 1 / alpha)
+    slope, bend = max(1.0, alpha) * (1 + 1e-6), max(alpha, 1 / alpha) * (1 + 1e-6)  # torch rounds alpha to float32
     return x.bound.mapped(slope, bend) if alpha == 1 else kinked(x, slope, bend, (0.0,))
 
 
@@ -304,7 +304,7 @@ rule(
 )(_same)  # fmt: skip
 
 
-@rule(Tensor.detach, torch.detach, VIEW["data"], Tensor.detach_)
+@rule(Tensor.detach, torch.detach, Tensor.detach_)
 def _(y: Tensor, x: Traced) -> Bound:
     """The same values, of which autograd knows nothing: the Jacobian that it gives is not the operator's."""
     return x.bound.kept(bend=torch.full_like(x.bound.bend, torch.inf), table=x.bound.table)

@@ -105,6 +105,8 @@ def _run(eq: Equation, x: State, bounds: list[Bound], free: tuple[int, ...]) -> 
             LEAKS.reset(token)
     results = image if isinstance(image, tuple) else (image,)
     found = [p for p in results if isinstance(p, Traced)]
+    for part in found:
+        _ = part.value  # refused where it was changed through another name
     if len(found) < len(results):
         raise Refused("the operator's result does not depend on the state through torch functions; is it NumPy inside?")
     return found[0] if len(found) == 1 else _joined(found)

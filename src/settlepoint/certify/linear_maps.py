@@ -103,9 +103,14 @@ def _(
     two, sup = convolution_norm(kernel, groups), float(kernel.abs().flatten(1).sum(1).max()) * _UP
     rows = float(torch.linalg.vector_norm(kernel.flatten(1), dim=1).max()) * _UP
     found = x.bound.linear(two, torch.inf, sup, rows)
-    if x.bound.wrapped is None or not _once_around(y, x.bound.wrapped[1], stride, padding):
+    if x.bound.wrapped is None:
         return found
-    return x.bound.wrapped[0].linear(two, torch.inf, sup, rows)  # part of a convolution on the torus
+    before, sizes = x.bound.wrapped
+    if not _once_around(y, sizes, stride, padding):
+        return found
+    reach = [d * (k - 1) for d, k in zip(_each(dilation, len(sizes)), kernel.shape[2:], strict=True)]
+    apart = all(r < size for r, size in zip(reach, sizes, strict=True))  # no two taps meet the same entry
+    return before.linear(two, torch.inf, sup, rows if apart else two)  # part of a convolution on the torus
 
 
 def _once_around(y: Tensor, sizes: tuple[int, ...], stride: Any, padding: Any) -> bool:

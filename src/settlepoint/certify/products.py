@@ -194,7 +194,7 @@ def _(y: Tensor, equation: str, *operands: Any) -> Bound:
     if len(operands) != 2 or not isinstance(equation, str):
         raise Refused("einsum of other than two factors has no bound here")
     a, b = operands
-    _contraction(equation)
+    _contraction(equation, tuple(a.shape), tuple(b.shape))
     moved = [f for f in (a, b) if bound_of(f) is not None]
     unknown = lambda two: torch.full_like(two, torch.inf)  # noqa: E731
     if len(moved) == 1:
@@ -210,10 +210,17 @@ def _(y: Tensor, equation: str, *operands: Any) -> Bound:
     return _checked(Bound(two, unknown(two), unknown(two), two, bend, unknown(two), p.radius), "a contraction")
 
 
-def _contraction(equation: str) -> None:
+def _contraction(equation: str, *shapes: tuple[int, ...]) -> None:
     """Raise `Refused` for diagonals, and for indices of one factor that are summed by themselves."""
     sides, _, result = equation.replace(" ", "").partition("->")
     factors = sides.split(",")
+    sizes: dict[str, int] = {}
+    for factor, shape in zip(factors, shapes, strict=True):
+        for letter, size in zip(factor, shape, strict=True) if "." not in factor else ():
+            if sizes.setdefault(letter, size) != size:
+                raise Refused("einsum that repeats a dimension of size 1 has no bound here; expand it first")
+        if "." in factor and 1 in shape:
+            raise Refused("einsum with dots and dimensions of size 1 has no bound here")
     for factor, other in (factors, factors[::-1]):
         letters = factor.replace(".", "")
         if len(set(letters)) < len(letters):
