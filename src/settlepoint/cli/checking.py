@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated
 
+import torch
 import typer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -48,6 +49,7 @@ def check_command(
     import_seconds: Annotated[
         float, typer.Option(min=0.01, help="how long the file may take to import, and its function to make the model")
     ] = IMPORT_SECONDS,
+    threads: Annotated[int, typer.Option(min=1, help="threads of torch; more than one slows small matrices down")] = 1,
     as_json: Json = False,
 ) -> None:
     """Does a model settle, and can that be trusted: verdict, rates, certificates, the solver to take, and a report.
@@ -60,6 +62,7 @@ def check_command(
     folder = out.with_name(f"{out.stem}-run")
     with refusals(), _interrupts():
         _check_out(out, folder)
+        torch.set_num_threads(threads)
         subject = _subject(target, import_seconds)
         if weights is not None:
             _load(subject, weights)
