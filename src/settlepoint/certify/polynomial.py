@@ -56,13 +56,27 @@ def class_rate(coefficients: Tensor, low: float, high: float) -> float:
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
         raise ValueError(f"low and high must be finite and ordered, got {low} and {high}")
     p = np.polynomial.Polynomial(coefficients.detach().double().numpy())
-    critical = p.deriv().roots() if p.degree() > 1 else np.empty(0)
+    critical = _critical(p)
     inside = [t.real for t in critical if abs(t.imag) < 1e-7 * (1 + abs(t)) and low <= t.real <= high]
     found = float(max(abs(p(t)) for t in (low, high, *inside))) * (1 + 1e-10)
     count = 256 * max(1, p.degree())
     nodes = np.cos(np.pi * (2 * np.arange(count) + 1) / (2 * count))
     seen = float(np.abs(p(0.5 * (low + high) + 0.5 * (high - low) * nodes)).max())
-    return found if found >= seen else seen / math.cos(math.pi * p.degree() / (2 * count))
+    if len(critical) == max(0, p.degree() - 1) and found >= seen:
+        return found
+    return max(found, seen / math.cos(math.pi * p.degree() / (2 * count)))
+
+
+def _critical(p: np.polynomial.Polynomial) -> np.ndarray:
+    """The roots of p', none where they cannot be had: leading coefficients that are all but 0 overflow."""
+    if p.degree() < 2:
+        return np.empty(0)
+    with np.errstate(all="ignore"):
+        try:
+            found = p.deriv().roots()
+        except np.linalg.LinAlgError:
+            return np.empty(0)
+    return found if np.isfinite(found).all() else np.empty(0)
 
 
 def matrix_rate(coefficients: Tensor, A: Tensor) -> tuple[float, float]:
