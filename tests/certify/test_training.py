@@ -159,3 +159,12 @@ def test_shares_and_rates_are_checked():
         certify.Blend(nn.Tanh(), 0)
     with pytest.raises(ValueError, match="rate must be a finite number > 0, got 0"):
         certify.contractive(nn.Linear(2, 2), 0)
+
+
+def test_the_larger_of_two_moves_no_more_than_both(generator):
+    """Oracle: differences of values, for a constant and for two parts of the state."""
+    x, y = (torch.randn(50, 4, dtype=DOUBLE, generator=generator) for _ in range(2))
+    for operator in (lambda z: torch.maximum(z, torch.zeros_like(z)), lambda z: torch.minimum(2 * z, z.flip(1))):
+        bound = certify.lipschitz_upper(operator, example=(x,))
+        moved = (operator(x) - operator(y)).norm(dim=1) / (x - y).norm(dim=1)
+        assert 0.1 < float(moved.max()) <= bound

@@ -87,7 +87,7 @@ class Bound:
         ||diag(s'(a)) J(a) - diag(s'(b)) J(b)|| <= bend entry two ||a - b|| + slope ||J(a) - J(b)||.
         """
         slope, bend = (torch.as_tensor(v, dtype=torch.float64, device=self.two.device) for v in (slope, bend))
-        table = None if self.table is None else self.table * slope.amax()
+        table = None if self.table is None else times(self.table, slope.amax())
         return Bound(
             times(self.two, slope),
             times(self.node, slope),

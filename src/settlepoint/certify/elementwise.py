@@ -282,6 +282,13 @@ def _(y: Tensor, condition: Any, a: Any = None, b: Any = None) -> Bound:
     return both.kept(two=torch.linalg.vector_norm(pair, dim=0).expand(both.rows))
 
 
+@rule(torch.maximum, Tensor.maximum, torch.minimum, Tensor.minimum)
+def _(y: Tensor, a: Any, b: Any) -> Bound:
+    """|max(a, b) - max(a', b')| <= |a - a'| + |b - b'|; the derivative jumps where the two meet."""
+    found = sums([f for f in (fitted(a, y), fitted(b, y)) if f is not None])
+    return found.uncapped().kept(bend=torch.full_like(found.bend, torch.inf))
+
+
 @rule(torch.masked_fill, Tensor.masked_fill)
 def _(y: Tensor, x: Traced, mask: Tensor, value: Any) -> Bound:
     if bound_of(mask) is not None or bound_of(value) is not None or not isinstance(x, Traced):
