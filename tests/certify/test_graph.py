@@ -70,11 +70,11 @@ def test_the_mean_over_neighbours_expands_in_the_2_norm(generator):
     J = torch.func.jacrev(lambda z: conv(z, edges).flatten())(x).reshape(51, 51)
     true = float(torch.linalg.matrix_norm(J, 2))
     assert true == pytest.approx(4)
-    assert true <= certify.lipschitz_upper(conv, example=(x, edges)) <= 4 * 1.001
+    assert true * (1 - 1e-12) <= certify.lipschitz_upper(conv, example=(x, edges)) <= 4 * 1.001
     assert certify.lipschitz_upper(conv, example=(x, edges), norm="node") == pytest.approx(1)
     eq = one_graph(conv, edges, 0.1, 17, generator)
     assert certify.graph(eq, x, "two").counts() == {"refused": 1}
-    found = certify.graph(eq, x)
+    found = certify.graph(eq, x, "node")  # the sup norm of W may be smaller still
     assert found.counts() == {"proved": 1}
     assert found.method == ("graph",)
     assert "L = 0.9 in the largest 2-norm of a node" in found.reason[0]

@@ -31,7 +31,8 @@ def norm_of(layer: nn.Module, shape: tuple[int, ...]) -> float:
 def drawn(module: nn.Module, generator: torch.Generator, signs: bool = True) -> nn.Module:
     with torch.no_grad():
         for p in module.parameters():
-            p.copy_(torch.randn(p.shape, dtype=DOUBLE, generator=generator) if signs else torch.rand(p.shape))
+            draw = torch.randn if signs else torch.rand
+            p.copy_(draw(p.shape, dtype=DOUBLE, generator=generator))
     return module
 
 
