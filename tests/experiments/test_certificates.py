@@ -104,6 +104,18 @@ def test_what_is_certifiable_has_a_fixed_point_where_kantorovich_says(kind: str)
         assert bool((case.distances.amin(1) <= reach)[case.certifiable].all())
 
 
+def test_fixed_points_that_a_proof_may_find_are_known() -> None:
+    """Values .1 to 10 away may be nearer to others than to the planted one: what Newton finds from there must be known.
+
+    These draws hold three values with a proof of one that a dozen starts around the planted one missed.
+    """
+    found = list(cases("not converged", 400, generator_from("hunt", "not converged", 1)))
+    for case in found:
+        again = fixed_points(case.net, case.b, case.d, case.value[:, None].double())
+        gap = np.abs(case.roots - again).max(-1)
+        assert (np.isnan(again).any(-1)[:, 0] | (np.nan_to_num(gap, nan=1.0).min(1) < 1e-8)).all()
+
+
 def test_close_pairs_are_as_close_as_they_say() -> None:
     gaps = []
     for case in drawn("close pair", 200):

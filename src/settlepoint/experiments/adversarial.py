@@ -13,8 +13,6 @@ from torch import Tensor
 from settlepoint.experiments.planted import Array, Cases, Net, beside, distinct, extended, planted, solved
 from settlepoint.experiments.theory_trials import normal, sized, uniform
 
-ROWS = 8  # values for a map
-
 
 @dataclass(frozen=True)
 class Kind:
@@ -24,10 +22,10 @@ class Kind:
     draw: Callable[[torch.Generator, int], Cases]
 
 
-def cases(kind: str, count: int, g: torch.Generator) -> Iterator[Cases]:
-    """count values of a kind, up to 8 for a map."""
-    for begin in range(0, count, ROWS):
-        yield KINDS[kind].draw(g, min(ROWS, count - begin))
+def cases(kind: str, count: int, g: torch.Generator, rows: int = 8) -> Iterator[Cases]:
+    """count values of a kind, up to `rows` for a map."""
+    for begin in range(0, count, rows):
+        yield KINDS[kind].draw(g, min(rows, count - begin))
 
 
 def powers(g: torch.Generator, low: float, high: float, *shape: int) -> Tensor:

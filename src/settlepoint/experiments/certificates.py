@@ -41,7 +41,8 @@ class CertificateScale(Scale):
 
     epochs: Annotated[int, "passes over the 1,400 training images"] = 40
     images: Annotated[int, "test images that are certified"] = 397
-    cases: Annotated[int, "adversarial cases, the same number of every kind, rounded up"] = 3000
+    cases: Annotated[int, "adversarial cases, the same number of every kind, rounded up"] = 2250
+    rows: Annotated[int, "of them on one map"] = 8
     width: Annotated[int, "unknowns of the wide cell"] = 2000
     cora: Annotated[bool, "whether the graphs are tried, which needs the Planetoid data"] = True
     cora_epochs: Annotated[int, "steps of Adam on the graph"] = 60
@@ -68,13 +69,13 @@ class Certificates(Experiment):
     needs = (lambda context: digits(), lambda context: cora(context) if context.scale.cora else None)
     scales = {
         "smoke": CertificateScale(
-            epochs=2, images=60, cases=200, width=1100, cora=False, rhs=100, repeats=1, share=60.0, ms=6.0
+            epochs=1, images=30, cases=200, rows=14, width=600, cora=False, rhs=100, repeats=1, share=60.0, ms=6.0
         ),
         "cpu": CertificateScale(),
         "paper": CertificateScale(seeds=3, cases=15_000, cora_epochs=200, starts=12),
     }
     scaled_down = {
-        "smoke": "2 epochs instead of 40, 60 test images, 210 adversarial cases, 1,100 unknowns, no graphs; looser "
+        "smoke": "1 epoch instead of 40, 30 test images, 210 adversarial cases, 600 unknowns, no graphs; looser "
         "bounds of time",
     }
     tables = (
@@ -249,7 +250,7 @@ def _found(cell: str, seed: int, context: Context, scale: CertificateScale) -> F
     if cell == LINEAR:
         return models.linear_solver(200, scale.starts, scale.rhs, seed)
     count = -(-scale.cases // len(KINDS))
-    return tried(list(cases(cell, count, generator_from(models.NAME, cell, seed))))
+    return tried(list(cases(cell, count, generator_from(models.NAME, cell, seed), scale.rows)))
 
 
 EXPERIMENT = Certificates()

@@ -179,15 +179,16 @@ def planted(g: torch.Generator, net: Net, away: Tensor, *, size: float = 1.0, sp
     """A fixed point x of length about `size`, and a value that is `away` (R,) from it in a random direction.
 
     U x + b has entries of size `spread`; d = x - P(x) is rounded, and the fixed point found anew from x. Others are
-    looked for from a dozen random starts.
+    looked for from the value, where a proof may find one that is nearer, and from a dozen random starts.
     """
     rows, width = len(away), len(net.L)
     x = (size * normal(g, rows, width)).to(net.L)
     b = (spread * normal(g, rows, len(net.U))).to(net.L) - F.linear(x, net.U)
     d = x - net(x, b, torch.zeros_like(x))
     others = x[:, None] + 10 ** uniform(g, -2, 1, rows, _STARTS, 1) * normal(g, rows, _STARTS, width)
-    roots = fixed_points(net, b, d, torch.cat((x[:, None].double(), others.double()), 1))
-    return Cases(net, b, d, beside(g, x, away), roots, plain)
+    value = beside(g, x, away)
+    starts = torch.cat((x[:, None], value[:, None], others.to(x)), 1).double()
+    return Cases(net, b, d, value, fixed_points(net, b, d, starts), plain)
 
 
 def beside(g: torch.Generator, x: Tensor, away: Tensor) -> Tensor:
