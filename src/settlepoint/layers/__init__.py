@@ -3,6 +3,7 @@
 from settlepoint.layers.activated import Activated
 from settlepoint.layers.adjacency import adjacency
 from settlepoint.layers.attention import CubicAttention, L2Attention, l2_attention
+from settlepoint.layers.held import HeldBatchNorm, HeldDropout, release
 from settlepoint.layers.inputs import SparseLinear
 from settlepoint.layers.linear import linear
 from settlepoint.layers.propagation import Propagation
@@ -14,6 +15,8 @@ from settlepoint.layers.transport import Mixed, transported
 __all__ = [
     "Activated",
     "CubicAttention",
+    "HeldBatchNorm",
+    "HeldDropout",
     "L2Attention",
     "Mixed",
     "Propagation",
@@ -24,5 +27,6 @@ __all__ = [
     "l2_attention",
     "linear",
     "pyg",
+    "release",
     "transported",
 ]

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from settlepoint.layers.held import HeldBatchNorm, HeldDropout
+
 
 class Activated(nn.Module):
-    """h -> dropout(relu(conv(h, edges))), the body of the loop of PIGN's published code; a new mask in every call."""
+    """h -> dropout(relu(norm(conv(h, edges)))), the body of the loop of PIGN's published code
 
-    def __init__(self, conv: nn.Module, dropout: float = 0.5):
+    norm: the number of features for batch normalisation, or None for none. held: one mask and the running statistics
+    for a whole solve (layers.held), which a tolerance needs; otherwise a new mask and the batch's own in every call.
+    """
+
+    def __init__(self, conv: nn.Module, dropout: float = 0.5, *, norm: int | None = None, held: bool = False):
         super().__init__()
-        self.conv, self.dropout = conv, nn.Dropout(dropout)
+        self.conv, self.dropout = conv, HeldDropout(dropout) if held else nn.Dropout(dropout)
+        normal = HeldBatchNorm if held else nn.BatchNorm1d
+        self.norm = nn.Identity() if norm is None else normal(norm)
 
     def forward(self, h: Tensor, edges: Tensor) -> Tensor:
-        return self.dropout(self.conv(h, edges).relu())
+        return self.dropout(self.norm(self.conv(h, edges)).relu())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from settlepoint.layers.held import release
 from settlepoint.layers.inputs import SparseLinear
 from settlepoint.layers.propagation import Injection, Propagation
 from settlepoint.layers.transport import Transport, transported
@@ -18,8 +19,9 @@ class PIGN(nn.Module):
     conv: a torch-geometric layer, or any module conv(h, edges) on (N, hidden). channels: (features, hidden, classes).
     injection: g, see layers.Propagation. transport: what conv does to the features, see layers.transported. center:
     subtract from u its mean over the nodes of each graph, which takes an offset common to all nodes out of noisy
-    features. solver, stop: by default those of FixedPoint.smoothed, Picard(damping=0.7), which weights the OLD state,
-    and FixedSteps(10). training.presets holds `published` and `settled`.
+    features. solver, stop, adjoint: by default those of FixedPoint.smoothed, Picard(damping=0.7), which weights the OLD
+    state, FixedSteps(10), and the gradient that goes with the stop. encoder, decoder: E and D, linear unless given.
+    training.presets holds `published` and `settled`.
 
     One graph is one row of the solve: the graphs of a batch stop on their own, nodes never do. settle.last is the
     report of the latest pass. Dropout of the features: model.encoder.dropout.
@@ -35,13 +37,18 @@ class PIGN(nn.Module):
         center: bool = False,
         solver: nn.Module | None = None,
         stop: object = None,
+        adjoint: object = None,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
     ):
         super().__init__()
         features, hidden, classes = channels
-        self.encoder, self.decoder = SparseLinear(features, hidden), nn.Linear(hidden, classes)
+        self.encoder = encoder or SparseLinear(features, hidden)
+        self.decoder = decoder or nn.Linear(hidden, classes)
         operator = Propagation(transported(conv, transport), hidden, injection)
         usual = FixedPoint.smoothed(operator, inject="input")
-        self.settle = FixedPoint(operator, solver or usual.solver, stop or usual.stop, inject="input")  # type: ignore[arg-type]
+        chosen = solver or usual.solver, stop or usual.stop, adjoint
+        self.settle = FixedPoint(operator, *chosen, inject="input")  # type: ignore[arg-type]
         self.center = center
 
     def extra_repr(self) -> str:
@@ -68,5 +75,6 @@ class PIGN(nn.Module):
         return torch.arange(graphs.count, device=graphs.index.device), graphs
 
     def forward(self, x: Tensor, graphs: Graphs) -> Tensor:
+        release(self.operator)
         u = self.encode(x, graphs)
         return self.decode(self.settle(u, u, self.context(graphs)), graphs)
