@@ -3,30 +3,53 @@
 from settlepoint.layers.activated import Activated
 from settlepoint.layers.adjacency import adjacency
 from settlepoint.layers.attention import CubicAttention, L2Attention, l2_attention
+from settlepoint.layers.blocks import Blocks
+from settlepoint.layers.carrying import Carrying
+from settlepoint.layers.cut import Cut
+from settlepoint.layers.graph_attention import SparseAttention, attended
+from settlepoint.layers.halting import Halting
 from settlepoint.layers.held import HeldBatchNorm, HeldDropout, release
 from settlepoint.layers.inputs import SparseLinear
 from settlepoint.layers.linear import linear
+from settlepoint.layers.masks import CopiedDropout
+from settlepoint.layers.normalised import Normalised
 from settlepoint.layers.propagation import Propagation
 from settlepoint.layers.pyg import pyg
+from settlepoint.layers.rate import Rate
+from settlepoint.layers.row_norm import RowBounded, rows_projected
 from settlepoint.layers.spectral import clipped
 from settlepoint.layers.tanh_cell import TanhCell
 from settlepoint.layers.transport import Mixed, transported
+from settlepoint.layers.weighted import Weighted, incoming_softmax
 
 __all__ = [
     "Activated",
+    "Blocks",
+    "Carrying",
+    "CopiedDropout",
     "CubicAttention",
+    "Cut",
+    "Halting",
     "HeldBatchNorm",
     "HeldDropout",
     "L2Attention",
     "Mixed",
+    "Normalised",
     "Propagation",
+    "Rate",
+    "RowBounded",
+    "SparseAttention",
     "SparseLinear",
     "TanhCell",
+    "Weighted",
     "adjacency",
+    "attended",
     "clipped",
+    "incoming_softmax",
     "l2_attention",
     "linear",
     "pyg",
     "release",
+    "rows_projected",
     "transported",
 ]

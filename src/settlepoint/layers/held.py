@@ -16,12 +16,12 @@ class HeldDropout(nn.Dropout):
         super().__init__(p)
         self._mask: Tensor | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         if not (self.training and self.p):
-            return x
-        if self._mask is None or self._mask.shape != x.shape or self._mask.dtype != x.dtype:
-            self._mask = nn.functional.dropout(torch.ones_like(x), self.p)
-        return x * self._mask
+            return input
+        if self._mask is None or self._mask.shape != input.shape or self._mask.dtype != input.dtype:
+            self._mask = nn.functional.dropout(torch.ones_like(input), self.p)
+        return input * self._mask
 
     def release(self) -> None:
         """The next call draws a new mask."""

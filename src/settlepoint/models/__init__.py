@@ -1,8 +1,27 @@
 """Models as encode, operator and decode; none of them loops."""
 
+from settlepoint.models.appnp import APPNP
+from settlepoint.models.cgs import CGS
+from settlepoint.models.eignn import EIGNN
 from settlepoint.models.equilibrium import EquilibriumClassifier
-from settlepoint.models.gcn import GCN
+from settlepoint.models.gcn import GAT, GCN, DeepGCN
+from settlepoint.models.graph_equilibrium import GraphEquilibrium
 from settlepoint.models.graphs import Graphs
+from settlepoint.models.ignn import IGNN
+from settlepoint.models.itergnn import IterGNN
 from settlepoint.models.pign import PIGN
 
-__all__ = ["GCN", "PIGN", "EquilibriumClassifier", "Graphs"]
+__all__ = [
+    "APPNP",
+    "CGS",
+    "EIGNN",
+    "GAT",
+    "GCN",
+    "IGNN",
+    "PIGN",
+    "DeepGCN",
+    "EquilibriumClassifier",
+    "GraphEquilibrium",
+    "Graphs",
+    "IterGNN",
+]

@@ -94,3 +94,9 @@ class Graphs:
         """The mean over the nodes of each graph; 0 for a graph without nodes."""
         total = x.new_zeros(self.count, x.shape[1]).index_add(0, self.index, x)
         return total / self.sizes.clamp(min=1).to(x.dtype)[:, None]
+
+    def centred(self, x: Tensor) -> Tensor:  # (N, h) -> (N, h)
+        """x less its mean over the nodes of each graph."""
+        if self.count == 1:
+            return x - x.mean(0) if len(x) else x
+        return x - self.mean(x)[self.index]

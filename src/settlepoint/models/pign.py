@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from settlepoint.layers.blocks import Blocks
 from settlepoint.layers.held import release
 from settlepoint.layers.inputs import SparseLinear
 from settlepoint.layers.propagation import Injection, Propagation
@@ -21,6 +22,8 @@ class PIGN(nn.Module):
     subtract from u its mean over the nodes of each graph, which takes an offset common to all nodes out of noisy
     features. solver, stop, adjoint: by default those of FixedPoint.smoothed, Picard(damping=0.7), which weights the OLD
     state, FixedSteps(10), and the gradient that goes with the stop. encoder, decoder: E and D, linear unless given.
+    copies: networks side by side with weights of their own, see training.copies; conv is then one for
+    copies * hidden features, and y holds the classes of one copy after another.
     training.presets holds `published` and `settled`.
 
     One graph is one row of the solve: the graphs of a batch stop on their own, nodes never do. settle.last is the
@@ -40,12 +43,13 @@ class PIGN(nn.Module):
         adjoint: object = None,
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
+        copies: int = 1,
     ):
         super().__init__()
         features, hidden, classes = channels
-        self.encoder = encoder or SparseLinear(features, hidden)
-        self.decoder = decoder or nn.Linear(hidden, classes)
-        operator = Propagation(transported(conv, transport), hidden, injection)
+        self.encoder = encoder or SparseLinear(features, copies * hidden, copies=copies)
+        self.decoder = decoder or Blocks(hidden, classes, copies)
+        operator = Propagation(transported(conv, transport), hidden, injection, copies)
         usual = FixedPoint.smoothed(operator, inject="input")
         chosen = solver or usual.solver, stop or usual.stop, adjoint
         self.settle = FixedPoint(operator, *chosen, inject="input")  # type: ignore[arg-type]
@@ -62,9 +66,7 @@ class PIGN(nn.Module):
     def encode(self, x: Tensor, graphs: Graphs) -> Tensor:  # (N, features) -> (count, length, hidden)
         """u, one row a graph; x may be sparse."""
         u = self.encoder(x)
-        if self.center:
-            u = u - graphs.mean(u)[graphs.index]
-        return graphs.table(u)
+        return graphs.table(graphs.centred(u) if self.center else u)
 
     def decode(self, h: Tensor, graphs: Graphs) -> Tensor:  # (count, length, hidden) -> (N, classes)
         """D h of every node."""
