@@ -30,6 +30,7 @@ Seeds = Annotated[int | None, typer.Option(min=1, help=HELP["seeds"])]
 Jobs = Annotated[int, typer.Option(min=1, help=HELP["jobs"])]
 Engine = Annotated[Literal["local", "ray"], typer.Option(help=HELP["engine"])]
 Resume = Annotated[bool, typer.Option("--resume", help=HELP["mode"])]
+Select = Annotated[bool, typer.Option("--select", help=HELP["select"])]
 Device = Annotated[Literal["cpu", "cuda"], typer.Option(help=HELP["device"])]
 Threads = Annotated[int, typer.Option(min=1, help=HELP["threads"])]
 Out = Annotated[Path | None, typer.Option(help=HELP["out"])]
@@ -65,6 +66,7 @@ def run_command(
     jobs: Jobs = Request.jobs,
     engine: Engine = Request.engine,
     resume: Resume = False,
+    select: Select = False,
     data_dir: DataDir = Request.data_dir,
     device: Device = "cpu",
     threads: Threads = Request.threads,
@@ -80,6 +82,7 @@ def run_command(
             jobs=jobs,
             engine=engine,
             mode="resume" if resume else "new",
+            select=select,
             data_dir=data_dir,
             device=device,
             threads=threads,

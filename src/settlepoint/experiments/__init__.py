@@ -27,6 +27,7 @@ MODULES = {
     "from-scipy": "settlepoint.experiments.from_scipy",
     "theory": "settlepoint.experiments.theory",
     "tune": "settlepoint.experiments.tuning",
+    "table5": "settlepoint.experiments.table5",
     "bench": "settlepoint.experiments.bench",
 }
 """Experiment id to the module that holds it as EXPERIMENT. One line an experiment."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from settlepoint.experiments import REGISTRY, Experiment, Registry
+from settlepoint.experiments import REGISTRY, Experiment, Registry, UsageError
 from settlepoint.experiments.launch import INCOMPLETE, Launched, Request, launch, resolve
 
 Steps = Sequence[tuple[Experiment, Request]]
@@ -19,7 +19,7 @@ def campaign(name: str, request: Request, registry: Registry = REGISTRY) -> Iter
     or field that does not exist.
     """
     out = request.out or Path("runs")
-    steps = [(experiment, request) for experiment in registry.load_all(name)]
+    steps = [(_asked(experiment, request), request) for experiment in registry.load_all(name)]
     if name == "all":
         steps = [(e, replace(request, out=out / f"{e.id}-{request.scale}")) for e, _ in steps]
     yield from _in_order(steps)
@@ -46,3 +46,11 @@ def _in_order(steps: Steps) -> Iterator[Launched]:
         yield launched
         if launched.ran.interrupted:
             return
+
+
+def _asked(experiment: Experiment, request: Request) -> Experiment:
+    if not request.select:
+        return experiment
+    if experiment.selection is None:
+        raise UsageError(f"{experiment.id} has nothing to select; leave --select out")
+    return experiment.selection

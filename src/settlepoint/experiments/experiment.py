@@ -56,7 +56,8 @@ class Experiment(ABC):
     scales: "smoke" (seconds), "cpu" (minutes on two cores), "paper" (the published size); every size and step count
     lives there. needs: called once before the first cell, to load data and packages, so that a missing one is told once
     and leaves no run folder. scaled_down: scale name to one sentence on what is smaller than in the source, shown in
-    the report.
+    the report. together: the seeds of a cell run at once, by `run_together`. selection:
+    the experiment that `settle run ID --select` runs, which chooses settings that `recorded` then holds.
     """
 
     id: ClassVar[str]
@@ -68,6 +69,8 @@ class Experiment(ABC):
     needs: ClassVar[Sequence[Callable[[Context], object]]] = ()
     tables: ClassVar[Sequence[Table]] = ()
     figures: ClassVar[Sequence[Figure]] = ()
+    together: ClassVar[bool] = False
+    selection: ClassVar[Experiment | None] = None
 
     @abstractmethod
     def cells(self, scale: Any) -> Sequence[str]:
@@ -82,6 +85,18 @@ class Experiment(ABC):
         seed), so that the order of cells, `--jobs` and `--resume` change no number. The metric named "evals" (operator
         evaluations) and the CPU seconds are shown in every table. An exception fails this cell and seed only.
         """
+
+    def run_together(self, cell: str, seeds: Sequence[int], context: Context) -> Sequence[Mapping[str, Any]]:
+        """All seeds of a cell at once, one outcome each, where `together` is True: seeds trained side by side."""
+        return [self.run(cell, seed, context) for seed in seeds]
+
+    def recorded(self, scale: Any) -> Mapping[str, Any]:
+        """What was decided before the run and stands in its spec: the outcome and the evidence of a selection."""
+        return {}
+
+    def artifacts(self, results: Results) -> Mapping[str, Any]:
+        """Files for the folder of a complete run beside the usual ones: name to what JSON can hold."""
+        return {}
 
     @abstractmethod
     def checks(self, results: Results) -> Sequence[Check]:

@@ -32,6 +32,9 @@ class Request:
     mode: Annotated[Mode, "go on with an interrupted run"] = "new"
     data_dir: Annotated[Path | None, "folder of the data sets; SETTLEPOINT_DATA when not given"] = None
     device: Annotated[str, "cpu or cuda"] = "cpu"
+    select: Annotated[
+        bool, "choose the settings that the experiment runs with, on validation data, instead of running it"
+    ] = False
     threads: Annotated[int, "threads of torch in each cell; part of what decides the last digits"] = 1
     out: Annotated[Path | None, "folder of the run; runs/<id>-<scale> when not given"] = None
 
@@ -82,6 +85,10 @@ class _Work:
     def __call__(self, cell: str, seed: int, say: Say) -> Mapping[str, Any]:
         return self.experiment.run(cell, seed, replace(self.context, progress=say))
 
+    def together(self, cell: str, seeds: Sequence[int], say: Say) -> Sequence[Mapping[str, Any]]:
+        """All seeds of a cell."""
+        return self.experiment.run_together(cell, seeds, replace(self.context, progress=say))
+
 
 def resolve(experiment: Experiment, request: Request) -> Scale:
     """The scale of a request, overrides applied. Raises UsageError naming the valid scales or fields."""
@@ -112,7 +119,8 @@ def launch(experiment: Experiment, request: Request) -> Launched:
     """
     scale = resolve(experiment, request)
     context = Context(scale, request.data_dir, request.device)
-    plan = Plan(_spec(experiment, request, scale), _Work(experiment, context))
+    work = _Work(experiment, context)
+    plan = Plan(_spec(experiment, request, scale), work, work.together if experiment.together else None)
     engine = Ray(request.jobs) if request.engine == "ray" else Local(request.jobs)
     _provided(experiment, context)
     out = request.out or Path("runs") / f"{experiment.id}-{request.scale}"
@@ -120,6 +128,8 @@ def launch(experiment: Experiment, request: Request) -> Launched:
     results = Results(request.scale, scale, ran.records)
     checks = [] if ran.missing else _judge(experiment, results)
     ran.folder.write_json("checks.json", {"checks": [asdict(check) for check in checks]})
+    for name, content in (experiment.artifacts(results) if ran.complete else {}).items():
+        ran.folder.write_json(name, plain(content))
     return Launched(ran, results, checks)
 
 
@@ -150,4 +160,6 @@ def _spec(experiment: Experiment, request: Request, scale: Scale) -> dict[str, A
         "tables": [asdict(table) for table in experiment.tables],
         "figures": [asdict(figure) for figure in experiment.figures],
     }
+    if recorded := experiment.recorded(scale):
+        spec["recorded"] = recorded
     return json.loads(json.dumps(plain(spec)))

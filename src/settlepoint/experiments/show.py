@@ -26,7 +26,8 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with one row a cell. rows: the cells to show, all of them in order when empty.
+    """A table with one row a cell. rows: the cells to show, all of them in order when empty. command: how to run one
+    row alone, with {cell}, {scale} and {seeds} to be filled in; shown in a column of its own when given.
 
     The report adds operator evaluations (metric "evals") and CPU seconds when no column shows them.
     """
@@ -35,6 +36,7 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[str] = ()
     caption: str = ""
+    command: str = ""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from settlepoint.report.load import RunFiles, number
 
 @dataclass(frozen=True)
 class Entry:
-    """One cell of a table as it is printed. kind: "", "best", "paper" or "failed"."""
+    """One cell of a table as it is printed. kind: "", "best", "paper", "failed" or "command"."""
 
     text: str
     kind: str = ""
@@ -55,8 +55,16 @@ def _sheet(run: RunFiles, spec: Mapping[str, Any]) -> Sheet:
     cells = [cell for cell in (spec["rows"] or run.spec["cells"]) if cell in run.spec["cells"]]
     heads = [head for column in columns for head in _heads(column)]
     best = {column["key"]: _best(run, cells, column) for column in columns}
-    rows = [(cell, _row(run, cell, columns, best)) for cell in cells]
-    return Sheet(spec["title"], spec["caption"], [*heads, "Seeds"], rows)
+    rows = [(cell, [*_row(run, cell, columns, best), *_command(run, spec, cell)]) for cell in cells]
+    return Sheet(spec["title"], spec["caption"], [*heads, "Seeds", *(["Command"] if spec.get("command") else [])], rows)
+
+
+def _command(run: RunFiles, spec: Mapping[str, Any], cell: str) -> list[Entry]:
+    """How to run the row alone, for a table that says so."""
+    if not spec.get("command"):
+        return []
+    words = {"cell": cell, "scale": run.spec["scale_name"], "seeds": run.spec["seeds"]}
+    return [Entry(spec["command"].format(**words), "command")]
 
 
 def _shown(run: RunFiles, columns: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

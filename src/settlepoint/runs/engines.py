@@ -11,7 +11,7 @@ from multiprocessing import active_children, get_context
 from typing import Protocol
 
 from settlepoint.runs.errors import MissingExtra, RunError
-from settlepoint.runs.plan import Plan, measure
+from settlepoint.runs.plan import Plan, Unit, measure
 from settlepoint.runs.record import Record
 from settlepoint.runs.watch import Watcher
 
@@ -57,16 +57,17 @@ class Ray:
             ray.init(num_cpus=self.jobs, include_dashboard=False, log_to_driver=False)
         remote = ray.remote(measure)
         watcher.note(f"{len(pairs)} cells on ray")
-        waiting = [remote.remote(plan, cell, seed) for cell, seed in pairs]
+        waiting = [remote.remote(plan, cell, seeds) for cell, seeds in plan.units(pairs)]
         while waiting:
             done, waiting = ray.wait(waiting)
-            yield from ray.get(done)
+            for records in ray.get(done):
+                yield from records
 
 
 def _here(plan: Plan, pairs: Pairs, watcher: Watcher) -> Iterator[Record]:
-    for cell, seed in pairs:
-        watcher.begin(cell, seed)
-        yield measure(plan, cell, seed, watcher.note)
+    for cell, seeds in plan.units(pairs):
+        watcher.begin(cell, seeds[0])
+        yield from measure(plan, cell, seeds, watcher.note)
 
 
 def _processes(plan: Plan, pairs: Pairs, watcher: Watcher, jobs: int) -> Iterator[Record]:
@@ -77,23 +78,24 @@ def _processes(plan: Plan, pairs: Pairs, watcher: Watcher, jobs: int) -> Iterato
     """
     watcher.note(f"{len(pairs)} cells in {jobs} processes")
     unfinished = []
-    for pair, record in _pool(plan, pairs, jobs):
-        if record is None:
-            unfinished.append(pair)
+    for unit, records in _pool(plan, plan.units(pairs), jobs):
+        if records is None:
+            unfinished.append(unit)
         else:
-            yield record
-    for cell, seed in unfinished:
-        watcher.begin(cell, seed)
-        for _, record in _pool(plan, [(cell, seed)], 1):
-            yield record or Record(cell, seed, error="its process died without a word; was it short of memory?")
+            yield from records
+    for cell, seeds in unfinished:
+        watcher.begin(cell, seeds[0])
+        for _, records in _pool(plan, [(cell, seeds)], 1):
+            died = "its process died without a word; was it short of memory?"
+            yield from records or [Record(cell, seed, error=died) for seed in seeds]
 
 
-def _pool(plan: Plan, pairs: Pairs, jobs: int) -> Iterator[tuple[tuple[str, int], Record | None]]:
-    """Each pair with its record, None when the pool broke before it was done; leaving early ends the processes."""
+def _pool(plan: Plan, units: Sequence[Unit], jobs: int) -> Iterator[tuple[Unit, list[Record] | None]]:
+    """Each unit with its records, None when the pool broke before it was done; leaving early ends the processes."""
     others = set(active_children())
     pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_deaf)
     try:
-        futures = {pool.submit(measure, plan, cell, seed): (cell, seed) for cell, seed in pairs}
+        futures = {pool.submit(measure, plan, cell, seeds): (cell, seeds) for cell, seeds in units}
         for future in as_completed(futures):
             broken = isinstance(future.exception(), BrokenProcessPool)
             yield futures[future], None if broken else future.result()

@@ -95,10 +95,12 @@ def _work(plan: Plan, folder: RunFolder, todo: Sequence[tuple[str, int]], engine
     """Run the pairs; True when interrupted."""
     if not todo:
         return False
+    wanted = set(todo)
     with watching(plan.spec["id"], len(todo)) as watcher, closing(engine.run(plan, todo, watcher)) as records:  # pyright: ignore[reportArgumentType]
         try:
             for record in records:
-                watcher.end(folder.append(record))
+                if record.pair in wanted:  # seeds that run together run again when one of them is missing
+                    watcher.end(folder.append(record))
         except KeyboardInterrupt:
             return True
     return False

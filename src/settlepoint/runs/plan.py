@@ -1,4 +1,4 @@
-"""Plan: what a run is to do, as a value; measure: one cell and seed of it, wherever it runs."""
+"""Plan: what a run is to do, as a value; measure: one unit of it, wherever it runs."""
 
 from __future__ import annotations
 
@@ -15,41 +15,67 @@ from settlepoint.runs.seeds import seeded
 
 Say = Callable[[str], None]
 Work = Callable[[str, int, Say], Mapping[str, Any]]
+Together = Callable[[str, Sequence[int], Say], Sequence[Mapping[str, Any]]]
+Unit = tuple[str, Sequence[int]]
 
-DECIDES = ("id", "scale_name", "scale", "cells", "seeds", "device", "threads")
+DECIDES = ("id", "scale_name", "scale", "cells", "seeds", "device", "threads", "recorded")
 """The entries of a spec on which the numbers depend; a resumed run must agree on them."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """spec: everything that spec.json holds, with the entries of DECIDES. work(cell, seed, say): runs one cell; it is
-    sent to other processes, so it must be importable there."""
+    sent to other processes, so it must be importable there. together(cell, seeds, say): all seeds of a cell at once,
+    for an experiment that trains them side by side."""
 
     spec: Mapping[str, Any]
     work: Work
+    together: Together | None = None
 
     @property
     def pairs(self) -> Sequence[tuple[str, int]]:
         """All (cell, seed), cell by cell."""
         return [(cell, seed) for cell in self.spec["cells"] for seed in range(self.spec["seeds"])]
 
+    def units(self, pairs: Sequence[tuple[str, int]]) -> Sequence[Unit]:
+        """What runs as one: each pair, or, together, all seeds of a cell of which one is missing.
 
-def measure(plan: Plan, cell: str, seed: int, say: Say = lambda text: None) -> Record:
-    """Run one cell with torch's generator and thread count fixed; an exception becomes a failed record."""
+        All of them again, so that a resumed run draws what an uninterrupted one draws.
+        """
+        if self.together is None:
+            return [(cell, (seed,)) for cell, seed in pairs]
+        return [(cell, tuple(range(self.spec["seeds"]))) for cell in dict.fromkeys(cell for cell, _ in pairs)]
+
+
+def measure(plan: Plan, cell: str, seeds: Sequence[int], say: Say = lambda text: None) -> list[Record]:
+    """Run one unit with torch's generator and thread count fixed; an exception becomes failed records.
+
+    Seeds that ran together share the seconds in equal parts.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(plan.spec["threads"])
     cpu, wall = time.process_time(), time.perf_counter()
-    found: Mapping[str, Any] = {}
+    found: Sequence[Mapping[str, Any]] = [{}] * len(seeds)
     error = trace = None
     try:
-        with seeded(plan.spec["id"], cell, seed):
-            found = _checked(plan.work(cell, seed, say))
+        with seeded(plan.spec["id"], cell, *(seeds if plan.together is None else ())):
+            found = [_checked(one) for one in _outcomes(plan, cell, seeds, say)]
     except Exception as raised:
         error, trace = f"{type(raised).__name__}: {raised}", traceback.format_exc()
     finally:
         torch.set_num_threads(threads)
-    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    return Record(cell, seed, **found, error=error, traceback=trace, cpu_seconds=cpu, wall_seconds=wall)
+    cpu, wall = (time.process_time() - cpu) / len(seeds), (time.perf_counter() - wall) / len(seeds)
+    shared = {"error": error, "traceback": trace, "cpu_seconds": cpu, "wall_seconds": wall}
+    return [Record(cell, seed, **one, **shared) for seed, one in zip(seeds, found, strict=True)]
+
+
+def _outcomes(plan: Plan, cell: str, seeds: Sequence[int], say: Say) -> Sequence[Mapping[str, Any]]:
+    if plan.together is None:
+        return [plan.work(cell, seed, say) for seed in seeds]
+    found = plan.together(cell, seeds, say)
+    if len(found) != len(seeds):
+        raise ValueError(f"an experiment must give one outcome a seed, {len(seeds)}, got {len(found)}")
+    return found
 
 
 def _checked(found: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,8 +1,12 @@
-"""Two ways to build and train PIGN with a GCN inside: as it was published, and so that it settles."""
+"""Ways to build and train PIGN and its kin: as they were published, and so that they settle."""
 
 from __future__ import annotations
 
-from settlepoint.layers import Activated, pyg
+from typing import Literal
+
+from torch import nn
+
+from settlepoint.layers import Activated, Blocks, SparseAttention, SparseLinear, pyg, transported
 from settlepoint.layers.propagation import Injection
 from settlepoint.models import PIGN
 from settlepoint.solvers import Picard
@@ -10,33 +14,78 @@ from settlepoint.stop import FixedSteps
 from settlepoint.training.nodes import NodeRecipe
 
 Channels = tuple[int, int, int]
+Backbone = Literal["gcn", "gat"]
 
 
-def published(channels: Channels, *, steps: int = 10, dropout: float = 0.5, normalize: bool = True) -> PIGN:
-    """PIGN-GCN as its code has it: h = .7 h + .3 dropout(relu(A h W)), no injection, learned transport.
+def published(
+    channels: Channels,
+    *,
+    steps: int = 10,
+    dropout: float = 0.5,
+    normalize: bool = True,
+    backbone: Backbone = "gcn",
+    copies: int = 1,
+) -> PIGN:
+    """PIGN as its code has it: h = .7 h + .3 dropout(relu(conv(h))), no injection, learned transport.
 
     channels: (features, hidden, classes). normalize: False when the edges of the graphs are the matrix A itself, see
-    layers.adjacency.
+    layers.adjacency. backbone: GCNConv, or GATConv with one head. copies: see models.PIGN.
     """
-    conv = pyg().GCNConv(channels[1], channels[1], normalize=normalize)
-    body = Activated(conv, dropout)
-    return PIGN(body, channels, injection=0, transport="learned", solver=Picard(damping=0.7), stop=FixedSteps(steps))
+    body = Activated(_conv(backbone, channels[1], copies, normalize=normalize, bias=True), dropout, copies=copies)
+    solver, stop = Picard(damping=0.7), FixedSteps(steps)
+    return PIGN(body, channels, injection=0, transport="learned", solver=solver, stop=stop, copies=copies)
 
 
 def settled(
-    channels: Channels, *, steps: int = 10, dropout: float = 0.5, injection: Injection = 0.1, normalize: bool = True
+    channels: Channels,
+    *,
+    steps: int = 10,
+    dropout: float = 0.5,
+    injection: Injection = 0.1,
+    damping: float = 0.0,
+    center: bool = False,
+    normalize: bool = True,
+    backbone: Backbone = "gcn",
+    copies: int = 1,
 ) -> PIGN:
-    """PIGN-GCN for clean features: h = .9 A h + .1 u, identity transport, undamped; A does not expand, so it settles.
+    """PIGN so that it settles: h = .9 A h + .1 u, identity transport; A does not expand, so it does.
 
-    dropout: of the features. With a linear encoder and decoder the model is linear in the features: what it learns is
-    which features speak for a class, the iteration spreads them over the graph.
+    For clean features. With noise on them: injection 0, damping .3, 20 steps, center, no dropout, weight decay 5e-2.
+    dropout: of the features. With a linear encoder and decoder the model on GCNConv is linear in the features: what it
+    learns is which features speak for a class, the iteration spreads them over the graph. The rest as `published`.
     """
-    conv = pyg().GCNConv(channels[1], channels[1], bias=False, normalize=normalize)
-    model = PIGN(conv, channels, injection=injection, transport="identity", solver=Picard(), stop=FixedSteps(steps))
-    model.encoder.dropout = dropout
-    return model
+    features, hidden, _ = channels
+    conv = _conv(backbone, hidden, copies, normalize=normalize, bias=False, transport="identity")
+    encoder = SparseLinear(features, copies * hidden, dropout=dropout, copies=copies)
+    return PIGN(
+        conv, channels, injection=injection, transport="learned", center=center, solver=Picard(damping=damping),
+        stop=FixedSteps(steps), encoder=encoder, copies=copies,
+    )  # fmt: skip
 
 
-def recipe(epochs: int = 200) -> NodeRecipe:
+def recipe(epochs: int = 200, lr: float = 0.01, weight_decay: float = 5e-4) -> NodeRecipe:
     """lr .01 and weight decay 5e-4 with Adam, for both presets and for the GCN beside them."""
-    return NodeRecipe(epochs=epochs, lr=0.01, weight_decay=5e-4)
+    return NodeRecipe(epochs=epochs, lr=lr, weight_decay=weight_decay)
+
+
+def _conv(
+    backbone: Backbone,
+    hidden: int,
+    copies: int,
+    *,
+    normalize: bool,
+    bias: bool,
+    transport: Literal["identity", "learned"] = "learned",
+) -> nn.Module:
+    width = copies * hidden
+    if backbone == "gcn":
+        conv = pyg().GCNConv(width, width, bias=bias, normalize=normalize)
+    elif backbone == "gat":
+        conv = pyg().GATConv(width, hidden, copies, bias=bias)
+    else:
+        raise ValueError(f"backbone must be 'gcn' or 'gat', got {backbone!r}")
+    if transport == "learned":
+        conv.lin = Blocks(hidden, hidden, copies, bias=False)
+        nn.init.xavier_uniform_(conv.lin.weight)
+    conv = transported(conv, transport)
+    return SparseAttention(conv, copies) if backbone == "gat" else conv
