@@ -7,16 +7,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 import settlepoint.runs.folder as folder_module
 from settlepoint import cli
-from settlepoint.data import datasets
+from settlepoint.data import datasets, superpixel_graphs
 from settlepoint.experiments import MODULES, Registry
 
 TOYS = Registry({"toy": "tests.toy", "toy-two": "tests.toy_two", "bench": "tests.toy_two"}, demo=(("toy", "smoke"),))
 COMMANDS = ("demo", "tune", "solve", "list", "run", "bench", "report", "data list", "data verify", "data fetch")
+COMMANDS += ("data superpixels",)
 
 
 @pytest.fixture(autouse=True)
@@ -211,6 +214,80 @@ def test_data_fetch_says_which_file_to_put_where(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("settlepoint.data.fetch", lambda folder, name: [])
     assert "is whole already" in settle("data", "fetch", "r2n2-matrices", "--data-dir", "d").stdout
     assert json.loads(settle("data", "fetch", "r2n2-matrices", "--data-dir", "d", "--json").stdout) == {"fetched": []}
+
+
+def pictures(names: str) -> None:
+    """Images of two halves, each of its own shade, and their masks: class 0 on the left, void 9 on the right."""
+    halves = np.zeros((8, 12), dtype=np.uint8)
+    halves[:, 6:] = 9
+    for folder in ("images", "masks"):
+        Path(folder).mkdir()
+    for shade, name in enumerate(names):
+        Image.fromarray(halves).save(f"masks/{name}.png")
+        Image.fromarray(np.stack([20 * halves + shade] * 3, 2)).save(f"images/{name}.png")
+
+
+def test_data_superpixels_writes_one_file_of_graphs() -> None:
+    pictures("ab")
+    command = ("data", "superpixels", "images", "masks", "--void", "9", "--classes", "3", "--segments", "4")
+    found = json.loads(settle(*command, "-o", "out/a.npz", "--json").stdout)
+    graphs = superpixel_graphs("out/a.npz")
+    assert (found["path"], found["graphs"], found["classes"], found["reused"]) == ("out/a.npz", 2, 3, 0)
+    assert (found["nodes"], 2 * found["edges"]) == (len(graphs.x), graphs.edges.shape[1])
+    assert found["unscored"] == int((graphs.y == -1).sum()) > 0
+    text = settle(*command, "--void-to", "2", "-o", "b.npz").stdout
+    assert "b.npz: 2 graphs, " in text
+    assert "3 classes, 0 nodes without one" in text
+    assert set(superpixel_graphs("b.npz").y.tolist()) == {0, 2}
+    Path("names.txt").write_text("b\n")
+    assert json.loads(settle(*command, "--only", "names.txt", "-o", "c.npz", "--json").stdout)["graphs"] == 1
+    assert list(superpixel_graphs("c.npz").names) == ["b.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nowhere", "masks", "-o", "a.npz"), "nowhere: images must be a folder"),
+        (("images", "masks", "-o", "a.pt"), "a.pt must end in .npz"),
+        (("images", "masks", "-o", "there.npz"), "there.npz exists already: remove it or name another"),
+        (("images", "masks", "-o", "a.npz", "--void-to", "0"), "void_to needs void"),
+        (("images", "masks", "-o", "a.npz", "--compactness", "0"), "compactness must be positive, got 0.0"),
+        (("images", "masks", "-o", "a.npz", "--segments", "0"), "--segments"),
+        (("images", "masks", "-o", "a.npz", "--only", "none.txt"), "--only takes a text file of names, got none.txt"),
+        (("images", "masks", "-o", "a.npz", "--only", "there.npz"), "one a line, got there.npz without any"),
+        (("images", "masks"), "--out"),
+    ],
+)
+def test_wrong_usage_of_data_superpixels(arguments: tuple[str, ...], message: str) -> None:
+    pictures("a")
+    Path("there.npz").write_bytes(b"")
+    result = settle("data", "superpixels", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert Path("there.npz").read_bytes() == b""
+    assert not Path("a.npz").exists()
+
+
+def test_a_bad_mask_or_an_interrupt_keeps_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures("ab")
+    command = ("data", "superpixels", "images", "masks", "--void", "9", "--segments", "4", "-o", "a.npz")
+    whole = Path("masks/b.png").read_bytes()
+    Path("masks/b.png").write_bytes(whole[:60])
+    result = settle(*command)
+    assert result.exit_code == 3
+    assert "masks/b.png cannot be read, it may be cut short" in result.stderr
+    Path("masks/b.png").write_bytes(whole)
+    with monkeypatch.context() as patch:
+        patch.setattr("settlepoint.data.image_graphs.image_graph", interrupt)
+        result = settle(*command)
+    assert result.exit_code == 3
+    assert "interrupted; a.npz.parts keeps what is done, the same command goes on" in result.stderr
+    assert "2 graphs, 1 of them kept from before" in settle(*command).stdout
+    assert not Path("a.npz.parts").exists()
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_the_module_is_the_program() -> None:

@@ -11,7 +11,7 @@ app = typer.Typer(
     name="settle", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
 data = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(data, name="data", help="The data sets: list, verify, fetch.")
+app.add_typer(data, name="data", help="The data sets: list, verify, fetch, make.")
 
 
 @app.callback()
@@ -31,6 +31,7 @@ for home, name, command, example in (
     (data, "list", datasets.data_list, "settle data list --data-dir data"),
     (data, "verify", datasets.data_verify, "settle data verify planetoid-cora --data-dir data"),
     (data, "fetch", datasets.data_fetch, "settle data fetch planetoid-cora --data-dir data"),
+    (data, "superpixels", datasets.data_superpixels, "settle data superpixels images masks --void 11 -o graphs.npz"),
 ):
     home.command(name, epilog=f"Example: {example}")(command)
 

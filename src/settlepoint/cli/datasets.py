@@ -1,14 +1,18 @@
-"""The commands on data sets: list, verify, fetch."""
+"""The commands on data sets: list, verify, fetch, superpixels."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from settlepoint import data as sets
+from settlepoint.cli.live import live
 from settlepoint.cli.shared import DataDir, Json, print_json, print_table, refusals
+from settlepoint.experiments import UsageError
 from settlepoint.experiments.launch import INCOMPLETE, OFF
 
 
@@ -65,6 +69,62 @@ def data_fetch(name: str, data_dir: DataDir = None, as_json: Json = False) -> No
         print_json({"fetched": fetched})
     else:
         typer.echo("\n".join(fetched) or f"{name} is whole already")
+
+
+def data_superpixels(
+    images: Annotated[Path, typer.Argument(help="a folder of images, or one image")],
+    masks: Annotated[Path, typer.Argument(help="a folder of masks of the same names, or one mask")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="the file to write; an existing one is not touched")],
+    void: Annotated[int | None, typer.Option(min=0, help="the number in a mask that is no class")] = None,
+    void_to: Annotated[int | None, typer.Option(min=0, help="the class void gets instead of none")] = None,
+    classes: Annotated[int | None, typer.Option(min=1, help="refuse numbers from this one on, void aside")] = None,
+    segments: Annotated[int, typer.Option(min=1, help="the most superpixels of an image")] = sets.Recipe.segments,
+    compactness: Annotated[float, typer.Option(help="weight of place against colour")] = sets.Recipe.compactness,
+    only: Annotated[Path | None, typer.Option(help="a text file of names to take, one a line, in its order")] = None,
+    as_json: Json = False,
+) -> None:
+    """Turn images and their masks into graphs of superpixels, as PascalVOC-SP has them; goes on when called again."""
+    with refusals():
+        recipe, labels = _choices(segments, compactness, classes, void, void_to)
+        sets.new_file(out)
+        found = sets.pairs(images, masks, None if only is None else _names(only))
+    with refusals(INCOMPLETE), _interruptible(out), live("superpixels") as report:
+        written = sets.write_image_graphs(found, out, recipe, labels, report)
+    if as_json:
+        print_json({**vars(written), "path": str(written.path)})
+        return
+    kept = f", {written.reused} of them kept from before" if written.reused else ""
+    typer.echo(f"{written.path}: {written.graphs} graphs{kept}, {written.nodes} nodes, {written.edges} edges")
+    typer.echo(f"{written.classes} classes, {written.unscored} nodes without one")
+
+
+def _choices(
+    segments: int, compactness: float, classes: int | None, void: int | None, void_to: int | None
+) -> tuple[sets.Recipe, sets.Labels]:
+    try:
+        return sets.Recipe(segments, compactness), sets.Labels(classes, void, void_to)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _names(path: Path) -> list[str]:
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--only takes a text file of names, got {path}: {error}") from None
+    if not names:
+        raise UsageError(f"--only takes a text file of names, one a line, got {path} without any")
+    return names
+
+
+@contextmanager
+def _interruptible(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        text = f"interrupted; {sets.kept_in(out)} keeps what is done, the same command goes on"
+        typer.echo(f"settle: {text}", err=True)
+        raise typer.Exit(INCOMPLETE) from None
 
 
 def _folder_or_none(option: Path | None) -> Path | None:

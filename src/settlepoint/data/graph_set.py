@@ -26,7 +26,7 @@ class GraphSet:
     labels out of range. A graph may have no edges, or no nodes.
 
     >>> pair = GraphSet.joined([line(2), line(3)]); len(pair), pair.take(torch.tensor([1])).edges.tolist()
-    (2, [[0, 1, 1, 2], [1, 0, 2, 1]])
+    (2, [[0, 1, 1, 2], [1, 2, 0, 1]])
     """
 
     x: Tensor
@@ -44,16 +44,20 @@ class GraphSet:
         self._check_values()
 
     def _check_shapes(self) -> None:
-        nodes, links = len(self.x), self.edges.shape[-1]
+        if self.x.ndim != 2 or self.edges.ndim != 2:
+            raise DataError(f"x must be (N, F) and edges (2, E), got {tuple(self.x.shape)}, {tuple(self.edges.shape)}")
+        nodes, links = len(self.x), self.edges.shape[1]
         for name, value in (("y", self.y), ("index", self.index)):
             if value.shape != (nodes,):
                 raise DataError(f"{name} must be ({nodes},), one value a node of x, got {tuple(value.shape)}")
-        if self.edges.shape != (2, links) or self.edges.is_floating_point():
+        if self.edges.shape != (2, links) or not _whole(self.edges):
             raise DataError(f"edges must be (2, E) of integers, got {tuple(self.edges.shape)} of {self.edges.dtype}")
-        if self.edge_x is not None and len(self.edge_x) != links:
-            raise DataError(f"edge_x must have {links} rows, one an edge, got {len(self.edge_x)}")
+        if self.edge_x is not None and (self.edge_x.ndim != 2 or len(self.edge_x) != links):
+            raise DataError(f"edge_x must be ({links}, D), one row an edge, got {tuple(self.edge_x.shape)}")
         if self.names and len(self.names) != self.count:
             raise DataError(f"names must be {self.count}, one a graph, got {len(self.names)}")
+        if not _whole(self.index):
+            raise DataError(f"index must hold integers, the graph of each node, got {self.index.dtype}")
         if bool((self.index.diff() < 0).any()) or (
             nodes and not 0 <= int(self.index[0]) <= int(self.index[-1]) < self.count
         ):
@@ -76,6 +80,8 @@ class GraphSet:
             if value is not None and value.is_floating_point() and not bool(value.isfinite().all()):
                 row = int((~value.isfinite()).nonzero()[0, 0])
                 raise DataError(f"{name} must be finite, row {row} is not")
+        if self.classes and not _whole(self.y):
+            raise DataError(f"y must hold integers, since there are {self.classes} classes, got {self.y.dtype}")
         if self.classes and len(self.y):
             low, high = int(self.y.min()), int(self.y.max())
             if low < UNSCORED or high >= self.classes:
@@ -86,7 +92,9 @@ class GraphSet:
         return self.count
 
     def take(self, rows: Tensor | Sequence[int]) -> GraphSet:
-        """The graphs at rows, in that order; one may come twice."""
+        """The graphs at rows, in that order; one may come twice. Raises IndexError for rows out of range, or a mask."""
+        if torch.as_tensor(rows).dtype == torch.bool:
+            raise IndexError("rows must be numbers of graphs, got a mask; take(mask.nonzero()[:, 0])")
         rows = torch.as_tensor(rows, dtype=torch.int64, device=self.index.device)
         if len(rows) and not (0 <= int(rows.min()) and int(rows.max()) < self.count):
             raise IndexError(f"rows must lie in [0, {self.count}), got {rows.tolist()}")
@@ -111,10 +119,13 @@ class GraphSet:
 
     @classmethod
     def joined(cls, graphs: Sequence[GraphSet]) -> GraphSet:
-        """Sets one after the other; features and classes must agree."""
-        shapes = {(graph.x.shape[1], graph.classes, graph.edge_x is None) for graph in graphs}
+        """Sets one after the other. Raises DataError unless features, classes and edge features agree, and for none."""
+        shapes = {
+            (graph.x.shape[1], graph.classes, None if graph.edge_x is None else graph.edge_x.shape[1])
+            for graph in graphs
+        }
         if len(shapes) != 1:
-            raise DataError(f"graphs must agree in features, classes and edge features, got {sorted(shapes)}")
+            raise DataError(f"graphs must agree in features, classes and edge features, got {list(shapes) or 'none'}")
         sizes, counts = [len(graph.x) for graph in graphs], [graph.count for graph in graphs]
         firsts = [sum(sizes[:i]) for i in range(len(sizes))]
         starts = [sum(counts[:i]) for i in range(len(counts))]
@@ -135,6 +146,11 @@ def line(nodes: int) -> GraphSet:
     edges = edges[:, edges[0].argsort(stable=True)]
     zeros = torch.zeros(nodes, dtype=torch.int64)
     return GraphSet(x=torch.arange(nodes).float()[:, None], y=zeros, edges=edges, index=zeros, count=1, classes=1)
+
+
+def _whole(values: Tensor) -> bool:
+    """Whether the values are integers; torch counts bool among them, and a mask is no index."""
+    return not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool)
 
 
 def _spans(owner: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -19,8 +19,9 @@ def drop_in(x: Tensor, share: float, generator: torch.Generator | None = None) -
     x: (N, F), row-normalised and dense. The clean features are x - floor(x) wherever they are below 1: the noise hides
     nothing, it adds an offset of `share` to every feature. `flipped` leaves no such trace.
     """
+    entries = _entries(x, share, generator)
     noisy = x.clone()
-    noisy.view(-1)[_entries(x, share, generator)] += 1.0
+    noisy.view(-1)[entries] += 1.0
     return noisy
 
 
@@ -29,10 +30,10 @@ def flipped(bits: Tensor, share: float, generator: torch.Generator | None = None
 
     bits: (N, F) of 0 and 1. No entry tells whether it was turned; with share = .5 nothing is left of the words.
     """
+    entries = _entries(bits, share, generator)
     if not bool(((bits == 0) | (bits == 1)).all()):
         raise ValueError("bits must be 0 or 1, got other values; flip before the rows are normalised")
     turned = bits.clone()
-    entries = _entries(bits, share, generator)
     turned.view(-1)[entries] = 1.0 - turned.view(-1)[entries]
     return row_normalised(turned)
 
