@@ -28,6 +28,8 @@ MODULES = {
     "theory": "settlepoint.experiments.theory",
     "tune": "settlepoint.experiments.tuning",
     "table5": "settlepoint.experiments.table5",
+    "table5-noise": "settlepoint.experiments.table5_noise",
+    "pign-iterations": "settlepoint.experiments.pign_iterations",
     "bench": "settlepoint.experiments.bench",
 }
 """Experiment id to the module that holds it as EXPERIMENT. One line an experiment."""

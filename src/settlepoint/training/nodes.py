@@ -30,6 +30,8 @@ class NodeTask:
 
     def __post_init__(self):
         nodes, masks = len(self.x), {"train": self.train, "val": self.val, "test": self.test}
+        if len(self.graphs.index) != nodes:
+            raise ValueError(f"graphs must have {nodes} nodes, got {len(self.graphs.index)}")
         for name, value in ({"y": self.y} | masks).items():
             if value.shape != (nodes,):
                 raise ValueError(f"{name} must be ({nodes},), one entry a node, got {tuple(value.shape)}")
