@@ -15,7 +15,7 @@ from settlepoint.equation import Equation
 from settlepoint.outcome import OperatorError, Outcome, Start, evaluate
 from settlepoint.search import Search
 from settlepoint.solution import Status, Trace
-from settlepoint.solvers.solver import Solver, State
+from settlepoint.solvers.solver import Solver, State, Stateless
 from settlepoint.stop import FixedSteps, Stop, Tolerance
 
 
@@ -75,12 +75,9 @@ class _March:
     def step(self, moving: Tensor | None) -> None:
         """One evaluation and one step; rows that are not moving stay."""
         eq, z = self.eq, self.z
-        r = self.guarded(lambda: evaluate(eq, z)) - z
+        image = self.guarded(lambda: evaluate(eq, z))
         self.evaluated += 1
-        if self.seen is not None:
-            self.seen.append((eq.norm(r.detach()), self.evaluated + self.extra, self.extra_rows))
-        state = self.start.init(eq, z, r) if self.state is None else self.state
-        moved, self.state, extra = self.guarded(lambda: self.start.solver.step(eq, z, r, state))
+        moved, extra = self._moved(z, image)
         moved = moved if eq.layout is None else eq.layout.settle(moved)
         self.z = moved if moving is None else torch.where(moving[:, None], moved, z)
         self.steps += 1
@@ -88,6 +85,20 @@ class _March:
             self.extra_rows = extra if self.extra_rows is None else self.extra_rows + extra
         else:
             self.extra += extra
+
+    def _moved(self, z: Tensor, image: Tensor) -> tuple[Tensor, int | Tensor]:
+        """The next iterate, and the operator calls that the solver made for it."""
+        solver = self.start.solver
+        blended = solver.blend(z, image) if self.seen is None else None
+        if blended is not None:
+            self.state = Stateless()
+            return blended, 0
+        r = image - z
+        if self.seen is not None:
+            self.seen.append((self.eq.norm(r.detach()), self.evaluated + self.extra, self.extra_rows))
+        state = self.start.init(self.eq, z, r) if self.state is None else self.state
+        moved, self.state, extra = self.guarded(lambda: solver.step(self.eq, z, r, state))
+        return moved, extra
 
     def guarded(self, call: Callable):
         """call(), so that an operator that raises loses nothing that was computed before."""

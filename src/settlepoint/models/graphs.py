@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+
+class Data(Protocol):
+    """What Graphs.of reads; Data and Batch of torch-geometric have it."""
+
+    edge_index: Tensor
+    batch: Tensor | None
+    num_nodes: int
+    num_graphs: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +51,30 @@ class Graphs:
             raise ValueError(f"edges must be (2, E) or a sparse matrix, got {tuple(self.edges.shape)}")
         if self._sparse and self.count != 1:
             raise ValueError(f"edges must be (2, E) for several graphs, got a sparse matrix for {self.count}")
+        self._check_edges()
+
+    def _check_edges(self) -> None:
+        nodes = len(self.index)
+        if self._sparse:
+            if self.edges.shape != (nodes, nodes):
+                raise ValueError(f"edges must be ({nodes}, {nodes}), one row a node, got {tuple(self.edges.shape)}")
+            return
+        if not self.edges.numel():
+            return
+        low, high = self.edges.min().item(), self.edges.max().item()
+        if low < 0 or high >= nodes:
+            raise ValueError(f"edges must name nodes in [0, {nodes}), got {low if low < 0 else high}")
+        ends = self.index[self.edges]
+        if self.count > 1 and not torch.equal(ends[0], ends[1]):
+            edge = int((ends[0] != ends[1]).nonzero()[0])
+            raise ValueError(f"edges must stay within a graph, edge {edge} joins graphs {ends[:, edge].tolist()}")
+
+    @classmethod
+    def of(cls, data: Data) -> Graphs:
+        """The graphs of a torch-geometric Data or Batch."""
+        if data.batch is None:
+            return cls.one(data.edge_index, data.num_nodes)
+        return cls(data.edge_index, data.batch, data.num_graphs)
 
     @classmethod
     def one(cls, edges: Tensor, nodes: int) -> Graphs:

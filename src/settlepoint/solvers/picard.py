@@ -1,5 +1,6 @@
 """Picard iteration, plain or damped."""
 
+import torch
 from torch import Tensor
 
 from settlepoint.equation import Equation
@@ -22,6 +23,9 @@ class Picard(Solver):
 
     def init(self, eq: Equation, z: Tensor, r: Tensor) -> Stateless:
         return Stateless()
+
+    def blend(self, z: Tensor, image: Tensor) -> Tensor:
+        return torch.lerp(image, z, self.damping) if self.damping else image
 
     def step(self, eq: Equation, z: Tensor, r: Tensor, state: Stateless) -> tuple[Tensor, Stateless, int]:
         return z.add(r, alpha=1 - self.damping), state, 0

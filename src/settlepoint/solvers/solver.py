@@ -53,6 +53,13 @@ class Solver(nn.Module, ABC):
     def step(self, eq: Equation, z: Tensor, r: Tensor, state) -> tuple[Tensor, State, int | Tensor]:
         """Next iterate, next state, and operator calls made beyond the driver's one: an int or (R,)."""
 
+    def blend(self, z: Tensor, image: Tensor) -> Tensor | None:
+        """The next iterate from P(z) itself, where a step needs neither residual nor state; None for most.
+
+        It saves a fixed number of steps the forming of r, which beside a cheap operator is a good part of the step.
+        """
+        return None
+
     def resume(self, eq: Equation, z: Tensor, r: Tensor, state) -> State:
         """State before the first step of a warm start, from the last state of an earlier solve; afresh by default.
 

@@ -1,0 +1,139 @@
+"""What iterating a graph convolution costs: rows of the target table."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from settlepoint import Anderson, Equation, FixedSteps, Implicit, Picard, Tolerance, Unrolled, solve
+from settlepoint.layers import Blocks, adjacency, pyg
+from settlepoint.models import PIGN, Graphs
+from settlepoint.runs import generator_from
+
+Measure = Callable[[int], tuple[float, float]]
+NODES, LINKS, HIDDEN, STEPS = 2708, 5278, 64, 100
+TIGHT = Tolerance(atol=0.0, rtol=1e-8, max_steps=1000)
+
+
+def citations(*, matrix: bool, dtype: torch.dtype = torch.float32) -> Graphs:
+    """A random graph as large as Cora; matrix: its edges as the normalised adjacency."""
+    ends = torch.randint(0, NODES, (2, LINKS), generator=generator_from("bench", "citations"))
+    edges = torch.cat((ends, ends.flip(0)), 1)
+    return Graphs.one(adjacency(edges, NODES, dtype) if matrix else edges, NODES)
+
+
+def pign(*, matrix: bool, transport: str = "identity") -> PIGN:
+    """One that iterates a GCNConv, injection .1, a fixed number of steps of Picard."""
+    conv = pyg().GCNConv(HIDDEN, HIDDEN, bias=False, normalize=not matrix, cached=not matrix)
+    channels, stop = (8, HIDDEN, 7), FixedSteps(STEPS)
+    return PIGN(conv, channels, transport=transport, solver=Picard(), stop=stop).eval()  # type: ignore[arg-type]
+
+
+def overhead(*, matrix: bool) -> Measure:
+    """Process time of an iteration of PIGN over that of the bare convolution, no gradient; a plain loop beside it."""
+
+    def measure(repeats: int) -> tuple[float, float]:
+        graphs, model = citations(matrix=matrix), pign(matrix=matrix)
+        u = torch.randn(1, NODES, HIDDEN, generator=generator_from("bench", "pign"))
+        conv, context = model.operator.conv, model.context(graphs)
+        assert isinstance(conv, torch.nn.Module)
+
+        def bare() -> None:
+            h = u[0]
+            for _ in range(STEPS):
+                h = conv(h, graphs.edges)
+
+        def plain() -> None:
+            h = u[0]
+            for _ in range(STEPS):
+                h = torch.lerp(conv(h, graphs.edges), u[0], 0.1)
+
+        variants = {"ours": lambda: model.settle(u, u, context), "peer": plain, "bare": bare}
+        with torch.no_grad():
+            seconds = _least(variants, repeats)
+        return seconds["ours"] / seconds["bare"], seconds["peer"] / seconds["bare"]
+
+    return measure
+
+
+def evaluations(repeats: int) -> tuple[float, float]:
+    """Anderson(5) and Picard to 1e-8 at injection .1, float64."""
+    del repeats
+    graphs, model = citations(matrix=True, dtype=torch.float64), pign(matrix=True).double()
+    u = torch.randn(1, NODES, HIDDEN, generator=generator_from("bench", "pign"), dtype=torch.float64)
+    eq = Equation(model.operator, context=(u, *model.context(graphs)))
+    with torch.no_grad():
+        found = [solve(eq, u, solver, TIGHT) for solver in (Anderson(5), Picard())]
+    return tuple(float(s.evals) if s.converged else float("inf") for s in found)  # type: ignore[return-value]
+
+
+def growth(repeats: int) -> tuple[float, float]:
+    """MB by which the peak of a forward and backward pass grows from 40 to 160 iterations: implicit, and unrolled."""
+    del repeats
+    found = []
+    for name in ("implicit", "unrolled"):
+        few, many = (_alone(name, steps) for steps in (40, 160))
+        found.append(many - few)
+    return found[0], found[1]
+
+
+def _alone(name: str, steps: int) -> float:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak, (name, steps))
+
+
+def _peak(name: str, steps: int) -> float:
+    """MB over what is resident before, in a process of its own."""
+    torch.set_num_threads(1)
+    graphs, model = citations(matrix=True), pign(matrix=True, transport="learned")
+    model.operator.conv.lin = Blocks(HIDDEN, HIDDEN, bias=False)  # type: ignore[union-attr]
+    u = torch.randn(1, NODES, HIDDEN, generator=generator_from("bench", "pign"), requires_grad=True)
+    _backward(model, u, graphs, name, 3)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is from now on
+    before = _status_kib("VmRSS")
+    _backward(model, u, graphs, name, steps)
+    return (_status_kib("VmHWM") - before) / 1024
+
+
+def _backward(model: PIGN, u: Tensor, graphs: Graphs, name: str, steps: int) -> None:
+    within = Tolerance(atol=0.0, rtol=1e-4, max_steps=200)
+    model.settle.adjoint = Unrolled() if name == "unrolled" else Implicit(Anderson(5), within)
+    model.settle.stop = FixedSteps(steps)
+    model.settle(u, u, model.context(graphs)).square().mean().backward()  # type: ignore[union-attr]
+
+
+def _status_kib(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1])
+
+
+def _least(variants: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """The least process seconds of every variant, interleaved, after one call each."""
+    for call in variants.values():
+        call()
+    found = dict.fromkeys(variants, float("inf"))
+    for _ in range(repeats):
+        for name, call in variants.items():
+            begin = time.process_time()
+            call()
+            found[name] = min(found[name], time.process_time() - begin)
+    return found
+
+
+GRAPHS: Mapping[str, tuple[Measure, float | None, str, str]] = {
+    "PIGN iteration over its GCNConv, messages": (
+        overhead(matrix=False),
+        1.1,
+        "plain loop with the same update",
+        "low",
+    ),
+    "PIGN iteration over its GCNConv, matrix": (overhead(matrix=True), 1.4, "plain loop with the same update", "low"),
+    "PIGN evaluations to 1e-8, Anderson(5)": (evaluations, 60, "our Picard", "low"),
+    "PIGN backward memory, 160 over 40 steps, MB": (growth, 5, "our Unrolled", "low"),
+}
+"""Name to measure, target, peer and the better side."""
