@@ -12,7 +12,16 @@ from settlepoint.report.load import RunFiles
 from settlepoint.report.page import measured_text, verdict
 from settlepoint.report.tables import Sheet, sheets
 
-_COLOURS = {"good": "green", "bad": "red", "warn": "yellow", "best": "bold", "failed": "red", "paper": "dim", "": ""}
+_COLOURS = {
+    "good": "green",
+    "bad": "red",
+    "warn": "yellow",
+    "best": "bold",
+    "failed": "red",
+    "paper": "dim",
+    "command": "dim",
+    "": "",
+}
 _GAP = 2  # characters between two columns
 
 
