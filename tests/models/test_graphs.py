@@ -6,7 +6,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch_geometric.data import Batch, Data
 
+from settlepoint.layers.sparse import Places
 from settlepoint.models import Graphs
 
 
@@ -76,9 +78,36 @@ EDGES, NODES = torch.zeros(2, 0, dtype=torch.int64), torch.tensor([0, 0, 1])
         (EDGES, NODES, 1, r"\[0, 1\), got up to 1"),
         (EDGES, NODES.float(), 2, "integers"),
         (EDGES.T, NODES, 2, r"\(2, E\).*got \(0, 2\)"),
-        (torch.eye(3).to_sparse(), NODES, 2, "a sparse matrix for 2"),
+        (torch.eye(4).to_sparse(), NODES, 2, r"edges must be \(3, 3\), one row a node, got \(4, 4\)"),
+        (torch.ones(3, 3).to_sparse(), NODES, 2, "edges must stay within a graph, edge 2 joins graphs"),
+        (torch.tensor([[0], [3]]), NODES, 2, r"edges must name nodes in \[0, 3\), got 3"),
+        (torch.tensor([[-1], [0]]), NODES, 2, r"edges must name nodes in \[0, 3\), got -1"),
+        (torch.tensor([[0, 1], [1, 2]]), NODES, 2, r"edges must stay within a graph, edge 1 joins graphs \[0, 1\]"),
     ],
 )
 def test_wrong_graphs_are_refused(edges: torch.Tensor, index: torch.Tensor, count: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Graphs(edges, index, count)
+
+
+def test_a_matrix_of_blocks_is_selected_as_edges_are(generator: torch.Generator) -> None:
+    index = torch.tensor([0, 0, 0, 1, 2, 2])
+    edges = torch.tensor([[0, 1, 2, 0, 4, 5], [1, 2, 0, 0, 5, 4]])
+    values = torch.rand(6, generator=generator)
+    matrix = torch.sparse_coo_tensor(edges, values, (6, 6), check_invariants=False)
+    rows = torch.tensor([0, 2])
+    by_edges, by_matrix = Graphs(edges, index, 3).select(rows), Graphs(matrix, index, 3).select(rows)
+    dense = torch.zeros(5, 5)
+    dense[by_edges.edges[0], by_edges.edges[1]] = values
+    by_rows = Graphs(Places.of(matrix.coalesce()).matrix(matrix.coalesce().values()), index, 3).select(rows)
+    assert by_rows.edges.layout == torch.sparse_csr
+    assert torch.equal(by_rows.edges.to_dense(), dense)
+    assert torch.equal(by_matrix.edges.to_dense(), dense)
+    assert torch.equal(by_matrix.index, by_edges.index)
+
+
+def test_a_batch_of_torch_geometric_is_read() -> None:
+    one, two = Data(torch.zeros(2, 1), torch.tensor([[0], [1]])), Data(torch.zeros(3, 1), torch.zeros(2, 0).long())
+    graphs = Graphs.of(Batch.from_data_list([one, two]))
+    assert (graphs.count, graphs.sizes.tolist(), graphs.edges.tolist()) == (2, [2, 3], [[0], [1]])
+    assert (Graphs.of(one).count, Graphs.of(one).length) == (1, 2)

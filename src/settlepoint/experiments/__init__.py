@@ -30,6 +30,7 @@ MODULES = {
     "table5": "settlepoint.experiments.table5",
     "table5-noise": "settlepoint.experiments.table5_noise",
     "pign-iterations": "settlepoint.experiments.pign_iterations",
+    "table1-rwsp": "settlepoint.experiments.table1_rwsp",
     "bench": "settlepoint.experiments.bench",
 }
 """Experiment id to the module that holds it as EXPERIMENT. One line an experiment."""

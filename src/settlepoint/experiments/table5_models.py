@@ -112,8 +112,6 @@ ROWS: dict[str, Row] = {
     "fork gat": Row(partial(_iterated, backbone="gat", fork=True), fixed=_GCN, wide=False),
     "pign-gcn published": Row(_published, fixed=_GCN),
     "pign-gat published": Row(partial(_published, backbone="gat"), fixed=_GCN),
-    "pign-gcn tuned": Row(_published, _STEPS),
-    "pign-gat tuned": Row(partial(_published, backbone="gat"), _STEPS),
     "pign-gcn settled": Row(_settled, _SETTLES),
     "pign-gat settled": Row(partial(_settled, backbone="gat"), _SETTLES),
 }

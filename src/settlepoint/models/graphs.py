@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from settlepoint.layers.sparse import Places
+
 
 class Data(Protocol):
     """What Graphs.of reads; Data and Batch of torch-geometric have it."""
@@ -23,8 +25,9 @@ class Data(Protocol):
 class Graphs:
     """The edges of `count` graphs whose nodes lie one after the other, and which node belongs to which graph.
 
-    edges: (2, E), source and target of every edge, or, for a single graph, a sparse (N, N) matrix, handed to the
-    convolution as it is. index: (N,), the graph of each node, ascending, as Data.batch of torch-geometric has it.
+    edges: (2, E), source and target of every edge, or a sparse (N, N) matrix, of blocks along the diagonal for several
+    graphs, handed to the convolution as it is. index: (N,), the graph of each node, ascending, as Data.batch of
+    torch-geometric has it.
 
     A solve must stop graphs, not nodes: a node that stopped early would be left behind by its neighbours. `table`
     lays the nodes out as (count, length, h), padded with zeros, so that one row is one graph; `nodes` is its inverse;
@@ -49,8 +52,6 @@ class Graphs:
             raise ValueError(f"index must lie in [0, {self.count}), got up to {int(self.index[-1])}")
         if not self._sparse and (self.edges.ndim != 2 or self.edges.shape[0] != 2):
             raise ValueError(f"edges must be (2, E) or a sparse matrix, got {tuple(self.edges.shape)}")
-        if self._sparse and self.count != 1:
-            raise ValueError(f"edges must be (2, E) for several graphs, got a sparse matrix for {self.count}")
         self._check_edges()
 
     def _check_edges(self) -> None:
@@ -58,14 +59,14 @@ class Graphs:
         if self._sparse:
             if self.edges.shape != (nodes, nodes):
                 raise ValueError(f"edges must be ({nodes}, {nodes}), one row a node, got {tuple(self.edges.shape)}")
+        elif self.edges.numel():
+            low, high = self.edges.min().item(), self.edges.max().item()
+            if low < 0 or high >= nodes:
+                raise ValueError(f"edges must name nodes in [0, {nodes}), got {low if low < 0 else high}")
+        if self.count < 2:
             return
-        if not self.edges.numel():
-            return
-        low, high = self.edges.min().item(), self.edges.max().item()
-        if low < 0 or high >= nodes:
-            raise ValueError(f"edges must name nodes in [0, {nodes}), got {low if low < 0 else high}")
-        ends = self.index[self.edges]
-        if self.count > 1 and not torch.equal(ends[0], ends[1]):
+        ends = self.index[self.edges.to_sparse_coo().indices() if self._sparse else self.edges]
+        if not torch.equal(ends[0], ends[1]):
             edge = int((ends[0] != ends[1]).nonzero()[0])
             raise ValueError(f"edges must stay within a graph, edge {edge} joins graphs {ends[:, edge].tolist()}")
 
@@ -121,8 +122,17 @@ class Graphs:
         place[rows] = torch.arange(len(rows), device=rows.device)
         kept = place[self.index] >= 0
         renumbered = torch.cumsum(kept, 0) - 1
-        edges = self.edges[:, kept[self.edges[0]]]
-        return Graphs(renumbered[edges], place[self.index[kept]], len(rows), self.length)
+        return Graphs(self._among(kept, renumbered), place[self.index[kept]], len(rows), self.length)
+
+    def _among(self, kept: Tensor, renumbered: Tensor) -> Tensor:
+        """The edges among the nodes that are kept, by their new numbers."""
+        if not self._sparse:
+            return renumbered[self.edges[:, kept[self.edges[0]]]]
+        entries = self.edges.to_sparse_coo().coalesce()
+        inside, nodes = kept[entries.indices()[0]], int(kept.sum())
+        index, values = renumbered[entries.indices()[:, inside]], entries.values()[inside]
+        part = torch.sparse_coo_tensor(index, values, (nodes, nodes), is_coalesced=True, check_invariants=False)
+        return Places.of(part).matrix(values) if self.edges.layout == torch.sparse_csr else part
 
     def mean(self, x: Tensor) -> Tensor:  # (N, h) -> (count, h)
         """The mean over the nodes of each graph; 0 for a graph without nodes."""
