@@ -13,7 +13,7 @@ from torch_geometric.utils import to_undirected
 from settlepoint.layers import Blocks, CopiedDropout, SparseAttention, SparseLinear, adjacency, attended
 from settlepoint.layers.masks import mask
 from settlepoint.layers.sparse import Places, spread
-from settlepoint.models import APPNP, GAT, GCN, PIGN, DeepGCN, Graphs
+from settlepoint.models import APPNP, GAT, GCN, PIGN, DeepGCN, Graphs, IterGNN
 from settlepoint.training import NodeRecipe, NodeTask, presets
 from settlepoint.training.copies import Copies
 from settlepoint.training.nodes import fit_copies, fit_nodes
@@ -29,6 +29,12 @@ BUILDS: dict[str, Build] = {
     "appnp": lambda copies: APPNP(CHANNELS, copies=copies),
     "published": lambda copies: presets.published(CHANNELS, normalize=False, copies=copies),
     "published gat": lambda copies: presets.published(CHANNELS, backbone="gat", copies=copies),
+    "itergnn": lambda copies: IterGNN(
+        presets.convolution("gcn", 4, copies, normalize=False, bias=True), CHANNELS, steps=6, copies=copies
+    ),
+    "decaying fork": lambda copies: IterGNN.fork(
+        presets.convolution("gat", 4, copies, normalize=False, bias=True), CHANNELS, steps=6, decay=0.01, copies=copies
+    ),
     "settled": lambda copies: presets.settled(CHANNELS, normalize=False, copies=copies),
     "gated": lambda copies: presets.settled(CHANNELS, injection="gated", normalize=False, copies=copies),
     "settled gat": lambda copies: presets.settled(CHANNELS, backbone="gat", center=True, copies=copies),

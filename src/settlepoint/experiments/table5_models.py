@@ -9,9 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from settlepoint.layers import SparseAttention, pyg
 from settlepoint.models import APPNP, GAT, GCN, DeepGCN, IterGNN
-from settlepoint.training.presets import Backbone, published, settled
+from settlepoint.training.presets import Backbone, convolution, published, settled
 
 Channels = tuple[int, int, int]
 Settings = Mapping[str, Any]
@@ -28,13 +27,11 @@ class Row:
     """A model of the table. build(channels, copies, inputs, **settings); inputs: share of the features dropped.
 
     own: the two settings of its own that it may choose from; a row without any is trained with `fixed` everywhere.
-    wide: several copies may be trained side by side.
     """
 
     build: Callable[..., nn.Module]
     own: tuple[Settings, Settings] | None = None
     fixed: Settings = field(default_factory=dict)
-    wide: bool = True
 
     @property
     def candidates(self) -> list[dict[str, Any]]:
@@ -76,13 +73,12 @@ def _settled(channels: Channels, copies: int, inputs: float, **settings: Any) ->
     return settled(channels, dropout=inputs, normalize=False, copies=copies, **settings)
 
 
-def _iterated(channels: Channels, copies: int, inputs: float, backbone: str, fork: bool, steps: int = 10) -> nn.Module:
-    if copies != 1:
-        raise ValueError(f"IterGNN is trained one at a time, got copies={copies}")
-    hidden = channels[1]
-    conv = pyg().GCNConv(hidden, hidden, normalize=False) if backbone == "gcn" else None
-    conv = conv or SparseAttention(pyg().GATConv(hidden, hidden))
-    model = IterGNN.fork(conv, channels, steps=steps) if fork else IterGNN(conv, channels, steps=steps)
+def _iterated(
+    channels: Channels, copies: int, inputs: float, backbone: Backbone, fork: bool, steps: int = 10
+) -> nn.Module:
+    conv = convolution(backbone, channels[1], copies, normalize=False, bias=True)
+    variant = IterGNN.fork if fork else IterGNN
+    model = variant(conv, channels, steps=steps, copies=copies)
     model.encoder.dropout = inputs
     return model
 
@@ -106,10 +102,10 @@ ROWS: dict[str, Row] = {
     "gat centred": Row(partial(_gat, center=True), _ATTENTION),
     "untied gcn": Row(_deep, ({"damping": 0.7}, {"damping": 0.0})),
     "appnp": Row(_appnp, ({"center": False}, {"center": True})),
-    "itergnn gcn": Row(partial(_iterated, backbone="gcn", fork=False), _STEPS, wide=False),
-    "itergnn gat": Row(partial(_iterated, backbone="gat", fork=False), _STEPS, wide=False),
-    "fork gcn": Row(partial(_iterated, backbone="gcn", fork=True), fixed=_GCN, wide=False),
-    "fork gat": Row(partial(_iterated, backbone="gat", fork=True), fixed=_GCN, wide=False),
+    "itergnn gcn": Row(partial(_iterated, backbone="gcn", fork=False), _STEPS),
+    "itergnn gat": Row(partial(_iterated, backbone="gat", fork=False), _STEPS),
+    "fork gcn": Row(partial(_iterated, backbone="gcn", fork=True), fixed=_GCN),
+    "fork gat": Row(partial(_iterated, backbone="gat", fork=True), fixed=_GCN),
     "pign-gcn published": Row(_published, fixed=_GCN),
     "pign-gat published": Row(partial(_published, backbone="gat"), fixed=_GCN),
     "pign-gcn settled": Row(_settled, _SETTLES),

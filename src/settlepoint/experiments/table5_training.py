@@ -37,26 +37,9 @@ def trained(
     for seed in seeds:
         with seeded("table5", "weights", name, seed):
             narrow.append(build(1))
-    groups = [range(len(seeds))] if row.wide else [[i] for i in range(len(seeds))]
-    histories: list[NodeHistory] = []
-    for group in groups:
-        histories += _fitted(name, build, [narrow[i] for i in group], [seeds[i] for i in group], task, recipe, context)
-    return narrow, histories
-
-
-def _fitted(
-    name: str,
-    build: Callable[[int], nn.Module],
-    narrow: Sequence[nn.Module],
-    seeds: Sequence[int | str],
-    task: NodeTask,
-    recipe: NodeRecipe,
-    context: Context,
-) -> list[NodeHistory]:
     streams = [generator_from("table5", "masks", name, seed, device=context.device) for seed in seeds]
-    copies = Copies(build(len(narrow)), narrow, streams)
     say = lambda epoch, val: context.progress(f"epoch {epoch}, validation {val:.1f} %")  # noqa: E731
-    return fit_copies(copies, task, recipe, after_epoch=say)
+    return narrow, fit_copies(Copies(build(len(seeds)), narrow, streams), task, recipe, after_epoch=say)
 
 
 def choice(chosen: Mapping[str, Any], row: Row, name: str, column: str) -> Mapping[str, Any]:

@@ -65,7 +65,7 @@ class Graphs:
                 raise ValueError(f"edges must name nodes in [0, {nodes}), got {low if low < 0 else high}")
         if self.count < 2:
             return
-        ends = self.index[self.edges.to_sparse_coo().indices() if self._sparse else self.edges]
+        ends = self.index[self.edges.to_sparse_coo().coalesce().indices() if self._sparse else self.edges]
         if not torch.equal(ends[0], ends[1]):
             edge = int((ends[0] != ends[1]).nonzero()[0])
             raise ValueError(f"edges must stay within a graph, edge {edge} joins graphs {ends[:, edge].tolist()}")

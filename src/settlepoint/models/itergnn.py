@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from settlepoint.layers.activated import Activated
+from settlepoint.layers.blocks import Blocks
 from settlepoint.layers.halting import Halting
 from settlepoint.layers.held import release
 from settlepoint.layers.inputs import SparseLinear
@@ -22,7 +23,7 @@ class IterGNN(nn.Module):
 
     conv: a torch-geometric layer, or any module conv(h, edges) on (N, hidden). channels: (features, hidden, classes).
     decay: y and l shrink by 1 - decay a step; 1e-4 is the published decaying variant. relu: behind conv. ahead: c_k is
-    read from h_{k-1}. `fork` is the variant that PIGN was compared with.
+    read from h_{k-1}. `fork` is the variant that PIGN was compared with. copies: see models.PIGN.
 
     steps evaluations are always spent; of a graph that has ended they change nothing. settle.last.value[2] is what was
     left over of each graph.
@@ -37,17 +38,23 @@ class IterGNN(nn.Module):
         decay: float = 0.0,
         relu: bool = True,
         ahead: bool = False,
+        copies: int = 1,
     ):
         super().__init__()
         features, hidden, classes = channels
-        self.encoder, self.decoder = SparseLinear(features, hidden), nn.Linear(hidden, classes)
-        body = Halting(Activated(conv, dropout=0.0) if relu else conv, hidden, decay=decay, ahead=ahead)
+        self.copies = copies
+        self.encoder = SparseLinear(features, copies * hidden, copies=copies)
+        self.decoder = Blocks(hidden, classes, copies)
+        loop = Activated(conv, dropout=0.0, copies=copies) if relu else conv
+        body = Halting(loop, hidden, decay=decay, ahead=ahead, copies=copies)
         self.settle = FixedPoint.smoothed(body, steps, damping=0.0, inject="init")
 
     @classmethod
-    def fork(cls, conv: nn.Module, channels: tuple[int, int, int], *, steps: int = 30, decay: float = 0.0) -> IterGNN:
+    def fork(
+        cls, conv: nn.Module, channels: tuple[int, int, int], *, steps: int = 30, decay: float = 0.0, copies: int = 1
+    ) -> IterGNN:
         """The variant in the code of PIGN: c_k is read from h_{k-1}, and no activation follows conv."""
-        return cls(conv, channels, steps=steps, decay=decay, relu=False, ahead=True)
+        return cls(conv, channels, steps=steps, decay=decay, relu=False, ahead=True, copies=copies)
 
     @property
     def operator(self) -> Halting:
@@ -57,7 +64,7 @@ class IterGNN(nn.Module):
     def forward(self, x: Tensor, graphs: Graphs) -> Tensor:  # (N, features) -> (N, classes)
         release(self.operator)
         h = graphs.table(self.encoder(x))
-        start = h, torch.zeros_like(h), h.new_ones(graphs.count, 1)
+        start = h, torch.zeros_like(h), h.new_ones(graphs.count, self.copies)
         rows = torch.arange(graphs.count, device=h.device)
         _, y, _ = self.settle(start, context=(rows, graphs))
         return self.decoder(graphs.nodes(y))

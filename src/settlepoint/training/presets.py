@@ -31,7 +31,7 @@ def published(
     channels: (features, hidden, classes). normalize: False when the edges of the graphs are the matrix A itself, see
     layers.adjacency. backbone: GCNConv, or GATConv with one head. copies: see models.PIGN.
     """
-    body = Activated(_conv(backbone, channels[1], copies, normalize=normalize, bias=True), dropout, copies=copies)
+    body = Activated(convolution(backbone, channels[1], copies, normalize=normalize, bias=True), dropout, copies=copies)
     solver, stop = Picard(damping=0.7), FixedSteps(steps)
     return PIGN(body, channels, injection=0, transport="learned", solver=solver, stop=stop, copies=copies)
 
@@ -55,7 +55,7 @@ def settled(
     learns is which features speak for a class, the iteration spreads them over the graph. The rest as `published`.
     """
     features, hidden, _ = channels
-    conv = _conv(backbone, hidden, copies, normalize=normalize, bias=False, transport="identity")
+    conv = convolution(backbone, hidden, copies, normalize=normalize, bias=False, transport="identity")
     encoder = SparseLinear(features, copies * hidden, dropout=dropout, copies=copies)
     return PIGN(
         conv, channels, injection=injection, transport="learned", center=center, solver=Picard(damping=damping),
@@ -68,7 +68,7 @@ def recipe(epochs: int = 200, lr: float = 0.01, weight_decay: float = 5e-4) -> N
     return NodeRecipe(epochs=epochs, lr=lr, weight_decay=weight_decay)
 
 
-def _conv(
+def convolution(
     backbone: Backbone,
     hidden: int,
     copies: int,
@@ -77,6 +77,7 @@ def _conv(
     bias: bool,
     transport: Literal["identity", "learned"] = "learned",
 ) -> nn.Module:
+    """A GCNConv, or a GATConv with one head, of `copies` networks side by side; the rest as `published`."""
     width = copies * hidden
     if backbone == "gcn":
         conv = pyg().GCNConv(width, width, bias=bias, normalize=normalize)
