@@ -8,12 +8,13 @@ import pytest
 import torch
 from scipy.sparse import coo_array, eye_array
 from scipy.sparse.linalg import spsolve
+from tests.cells import host_reads
 from torch import Tensor, nn
 from torch_geometric.nn import GATConv, GCNConv, SAGEConv
 from torch_geometric.utils import to_undirected
 
-from settlepoint import Anderson, Equation, FixedSteps, Picard, Tolerance, solve
-from settlepoint.layers import Activated, Mixed, adjacency, transported
+from settlepoint import Anderson, Equation, FixedSteps, Picard, Tolerance, Truncated, solve
+from settlepoint.layers import Activated, Mixed, SparseAttention, adjacency, transported
 from settlepoint.models import GCN, PIGN, Graphs
 from settlepoint.training import presets
 
@@ -235,3 +236,67 @@ def test_without_pyg_the_extra_is_named(make, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "torch_geometric", None)
     with pytest.raises(ImportError, match=r'pip install "settlepoint\[graphs\]"'):
         make()
+
+
+@pytest.mark.parametrize("kind", ["messages", "matrix", "attention"])
+def test_fixed_steps_read_nothing_on_the_host(
+    kind: str, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
+) -> None:
+    x, edges = graph(20, generator)
+    graphs = Graphs.one(edges if kind == "messages" else adjacency(edges, 20, torch.float64), 20)
+    conv = {
+        "messages": lambda: GCNConv(4, 4, cached=True),
+        "matrix": lambda: GCNConv(4, 4, normalize=False),
+        "attention": lambda: SparseAttention(GATConv(4, 4)),
+    }[kind]()
+    model = PIGN(conv, CHANNELS, transport="learned", stop=FixedSteps(5)).double().eval()
+    with torch.no_grad():
+        model(x, graphs)  # what is measured once for a graph: sizes, degrees
+        with host_reads(monkeypatch) as reads:
+            model(x, graphs)
+    assert (reads.looks, reads.scalars) == (0, 0)
+
+
+def test_a_tolerance_holds_dropout_and_statistics_still(generator: torch.Generator) -> None:
+    """With a new mask a call there is no fixed point; held, training mode settles, and each pass draws anew."""
+    x, edges = graph(20, generator)
+    torch.manual_seed(0)
+    for held in (False, True):
+        conv = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4))
+        body = Activated(_OnNodes(conv), 0.5, norm=4, held=held)
+        model = PIGN(body, CHANNELS, transport="learned", injection=0.7, solver=Picard(), stop=TIGHT).double().train()
+        first, counts = model(x, Graphs.one(edges, 20)).detach(), model.settle.last
+        assert counts is not None
+        assert bool(counts.converged.all()) is held
+        assert (int(body.norm.num_batches_tracked) == 1) is held  # type: ignore[arg-type]
+        if held:
+            assert not torch.allclose(model(x, Graphs.one(edges, 20)), first)
+            model.eval()
+            assert torch.equal(model(x, Graphs.one(edges, 20)), model(x, Graphs.one(edges, 20)))
+
+
+class _OnNodes(nn.Module):
+    """A map of every node on its own, as a convolution."""
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, h: Tensor, edges: Tensor) -> Tensor:
+        return self.inner(h)
+
+
+def test_own_encoder_decoder_and_adjoint(generator: torch.Generator) -> None:
+    x, edges = graph(9, generator)
+    encoder, decoder = nn.Sequential(nn.Linear(5, 4), nn.Tanh()), nn.Linear(4, 3)
+    conv = GCNConv(4, 4, bias=False)
+    adjoint = Truncated(2)
+    model = PIGN(
+        conv, CHANNELS, stop=TIGHT, solver=Picard(), adjoint=adjoint, encoder=encoder, decoder=decoder
+    ).double()
+    exact = PIGN(conv, CHANNELS, transport="learned", stop=TIGHT, solver=Picard(), encoder=encoder, decoder=decoder)
+    graphs = Graphs.one(edges, 9)
+    torch.testing.assert_close(model(x, graphs), exact(x, graphs))
+    cut, whole = (torch.autograd.grad(m(x, graphs).square().sum(), encoder[0].weight)[0] for m in (model, exact))
+    assert not torch.allclose(cut, whole, rtol=1e-3)
+    assert torch.nn.functional.cosine_similarity(cut.flatten(), whole.flatten(), dim=0) > 0.5
