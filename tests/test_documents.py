@@ -11,7 +11,15 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "docs/certificates.md", "docs/solvers.md", "docs/learning.md", "docs/problems.md", "docs/graph-models.md"]
+    "name",
+    [
+        "README.md",
+        "docs/certificates.md",
+        "docs/solvers.md",
+        "docs/learning.md",
+        "docs/problems.md",
+        "docs/graph-models.md",
+    ],
 )
 def test_python_blocks_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -10,8 +10,10 @@ from settlepoint.data.pascal import pascal
 from settlepoint.data.pictures import Labels, pairs
 from settlepoint.data.planetoid import planetoid, planetoid_root
 from settlepoint.data.registry import DataError, DataFile, Dataset, dataset, datasets
+from settlepoint.data.shortest_paths import shortest_paths
 from settlepoint.data.standardisation import standardised
 from settlepoint.data.superpixels import ImageGraph, Recipe, image_graph
+from settlepoint.data.value_iteration import decision_processes
 
 __all__ = [
     "UNSCORED",
@@ -29,6 +31,7 @@ __all__ = [
     "data_dir",
     "dataset",
     "datasets",
+    "decision_processes",
     "digits",
     "fetch",
     "image_graph",
@@ -39,6 +42,7 @@ __all__ = [
     "planetoid",
     "planetoid_root",
     "present",
+    "shortest_paths",
     "standardised",
     "states",
     "superpixel_graphs",

@@ -19,9 +19,11 @@ def random_walks(
 
     L_UU P_U = -L_US,  y_i = class of argmax_s P_is        (the Dirichlet problem on the nodes U that are no seeds)
 
-    L: the Laplacian of the Delaunay graph of `nodes` random points, each link with a conductance exp(n), n normal.
-    seeds: as many random nodes, of different classes. x: (N, classes + 1), at a seed its class as a unit vector and a
-    1, elsewhere 0. edges: both directions; edge_x: (E, 1), the conductance. Solved by SciPy's sparse LU in float64.
+    L: the Laplacian of the Delaunay graph of `nodes` random points in the unit square, each link with a conductance
+    exp(n), n normal. seeds: as many nodes, of different classes, drawn from those nearest to the left and to the right
+    side, a twentieth of all: most labels are decided many links away. x: (N, classes + 1), at a seed its class as a
+    unit vector and a 1, elsewhere 0. edges: both directions; edge_x: (E, 1), the conductance. Solved by SciPy's sparse
+    LU in float64.
 
     Raises ValueError for a number that makes no such graph.
     """
@@ -40,7 +42,8 @@ def _walk(generator: torch.Generator, nodes: int, classes: int, seeds: int) -> G
     points = torch.rand(nodes, 2, generator=generator, dtype=torch.float64)
     links = _links(points)
     conductance = torch.randn(links.shape[1], generator=generator, dtype=torch.float64).exp()
-    chosen = torch.randperm(nodes, generator=generator)[:seeds]
+    outside = (points[:, 0] - 0.5).abs().argsort(descending=True)[: max(nodes // 20, seeds)]
+    chosen = outside[torch.randperm(len(outside), generator=generator)[:seeds]]
     named = torch.randperm(classes, generator=generator)[:seeds]
     x = torch.zeros(nodes, classes + 1)
     x[chosen, named], x[chosen, classes] = 1.0, 1.0

@@ -30,7 +30,11 @@ MODULES = {
     "table5": "settlepoint.experiments.table5",
     "table5-noise": "settlepoint.experiments.table5_noise",
     "pign-iterations": "settlepoint.experiments.pign_iterations",
+    "table1": "settlepoint.experiments.table1",
+    "table1-camvid": "settlepoint.experiments.table1_camvid",
     "table1-rwsp": "settlepoint.experiments.table1_rwsp",
+    "shortest-path": "settlepoint.experiments.shortest_path",
+    "graph-value-iteration": "settlepoint.experiments.graph_value_iteration",
     "bench": "settlepoint.experiments.bench",
 }
 """Experiment id to the module that holds it as EXPERIMENT. One line an experiment."""

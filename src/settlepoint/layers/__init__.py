@@ -13,6 +13,7 @@ from settlepoint.layers.inputs import SparseLinear
 from settlepoint.layers.linear import linear
 from settlepoint.layers.masks import CopiedDropout
 from settlepoint.layers.normalised import Normalised
+from settlepoint.layers.path import Featured, Links, PathConv
 from settlepoint.layers.propagation import Propagation
 from settlepoint.layers.pyg import pyg
 from settlepoint.layers.rate import Rate
@@ -29,12 +30,15 @@ __all__ = [
     "CopiedDropout",
     "CubicAttention",
     "Cut",
+    "Featured",
     "Halting",
     "HeldBatchNorm",
     "HeldDropout",
     "L2Attention",
+    "Links",
     "Mixed",
     "Normalised",
+    "PathConv",
     "Propagation",
     "Rate",
     "RowBounded",

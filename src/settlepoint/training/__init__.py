@@ -2,9 +2,20 @@
 
 from settlepoint.training.checkpoint import load, save
 from settlepoint.training.fit import History, Hooks, Recipe, accuracy, fit, majority
+from settlepoint.training.graphs import (
+    GraphHistory,
+    GraphRecipe,
+    balanced,
+    commonest,
+    evaluated,
+    fit_graphs,
+    macro_f1,
+)
 from settlepoint.training.nodes import NodeHistory, NodeRecipe, NodeTask, fit_nodes
 
 __all__ = [
+    "GraphHistory",
+    "GraphRecipe",
     "History",
     "Hooks",
     "NodeHistory",
@@ -12,9 +23,14 @@ __all__ = [
     "NodeTask",
     "Recipe",
     "accuracy",
+    "balanced",
+    "commonest",
+    "evaluated",
     "fit",
+    "fit_graphs",
     "fit_nodes",
     "load",
+    "macro_f1",
     "majority",
     "save",
 ]
