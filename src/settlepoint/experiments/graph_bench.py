@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -35,30 +38,38 @@ def pign(*, matrix: bool, transport: str = "identity") -> PIGN:
 
 
 def overhead(*, matrix: bool) -> Measure:
-    """Process time of an iteration of PIGN over that of the bare convolution, no gradient; a plain loop beside it."""
+    """Process time of an iteration of PIGN over that of the bare convolution, no gradient; a plain loop beside it.
+
+    In a process whose heap keeps its pages: malloc otherwise hands them back between some iterations and not others,
+    and what faulting them in again costs falls on either side by chance.
+    """
 
     def measure(repeats: int) -> tuple[float, float]:
-        graphs, model = citations(matrix=matrix), pign(matrix=matrix)
-        u = torch.randn(1, NODES, HIDDEN, generator=generator_from("bench", "pign"))
-        conv, context = model.operator.conv, model.context(graphs)
-        assert isinstance(conv, torch.nn.Module)
-
-        def bare() -> None:
-            h = u[0]
-            for _ in range(STEPS):
-                h = conv(h, graphs.edges)
-
-        def plain() -> None:
-            h = u[0]
-            for _ in range(STEPS):
-                h = torch.lerp(conv(h, graphs.edges), u[0], 0.1)
-
-        variants = {"ours": lambda: model.settle(u, u, context), "peer": plain, "bare": bare}
-        with torch.no_grad():
-            seconds = _least(variants, repeats)
+        seconds = _alone(_iterations, matrix, repeats, MALLOC_TRIM_THRESHOLD_=2**30, MALLOC_MMAP_THRESHOLD_=2**25)
         return seconds["ours"] / seconds["bare"], seconds["peer"] / seconds["bare"]
 
     return measure
+
+
+@torch.no_grad()
+def _iterations(matrix: bool, repeats: int) -> Mapping[str, float]:
+    torch.set_num_threads(1)
+    graphs, model = citations(matrix=matrix), pign(matrix=matrix)
+    u = torch.randn(1, NODES, HIDDEN, generator=generator_from("bench", "pign"))
+    conv, context = model.operator.conv, model.context(graphs)
+    assert isinstance(conv, torch.nn.Module)
+
+    def bare() -> None:
+        h = u[0]
+        for _ in range(STEPS):
+            h = conv(h, graphs.edges)
+
+    def plain() -> None:
+        h = u[0]
+        for _ in range(STEPS):
+            h = torch.lerp(conv(h, graphs.edges), u[0], 0.1)
+
+    return _least({"ours": lambda: model.settle(u, u, context), "peer": plain, "bare": bare}, repeats)
 
 
 def evaluations(repeats: int) -> tuple[float, float]:
@@ -73,22 +84,27 @@ def evaluations(repeats: int) -> tuple[float, float]:
 
 
 def growth(repeats: int) -> tuple[float, float]:
-    """MB by which the peak of a forward and backward pass grows from 40 to 160 iterations: implicit, and unrolled."""
+    """MB by which the peak of a forward and backward pass grows from 40 to 160 iterations: implicit, and unrolled.
+
+    In processes that hand back each tensor as it goes, so that the peak is what is held and not what malloc keeps.
+    """
     del repeats
     found = []
     for name in ("implicit", "unrolled"):
-        few, many = (_alone(name, steps) for steps in (40, 160))
+        few, many = (_alone(_peak, name, steps, MALLOC_MMAP_THRESHOLD_=2**16) for steps in (40, 160))
         found.append(many - few)
     return found[0], found[1]
 
 
-def _alone(name: str, steps: int) -> float:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (name, steps))
+def _alone(call: Callable[..., Any], *given: object, **malloc: int) -> Any:
+    """What call(*given) returns in a process of its own, with these settings of glibc's malloc."""
+    with mock.patch.dict(os.environ, {name: str(value) for name, value in malloc.items()}):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            return pool.apply(call, given)
 
 
 def _peak(name: str, steps: int) -> float:
-    """MB over what is resident before, in a process of its own."""
+    """MB over what is resident before."""
     torch.set_num_threads(1)
     graphs, model = citations(matrix=True), pign(matrix=True, transport="learned")
     model.operator.conv.lin = Blocks(HIDDEN, HIDDEN, bias=False)  # type: ignore[union-attr]
@@ -134,6 +150,6 @@ GRAPHS: Mapping[str, tuple[Measure, float | None, str, str]] = {
     ),
     "PIGN iteration over its GCNConv, matrix": (overhead(matrix=True), 1.4, "plain loop with the same update", "low"),
     "PIGN evaluations to 1e-8, Anderson(5)": (evaluations, 60, "our Picard", "low"),
-    "PIGN backward memory, 160 over 40 steps, MB": (growth, 5, "our Unrolled", "low"),
+    "PIGN backward memory, 160 over 40 steps, MB": (growth, 1, "our Unrolled", "low"),
 }
 """Name to measure, target, peer and the better side."""

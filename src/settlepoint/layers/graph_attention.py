@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from settlepoint.layers.masks import CopiedDropout
 from settlepoint.layers.sparse import Places, PlacesOf, spread
+from settlepoint.layers.weighted import incoming_softmax
 
 
 class SparseAttention(nn.Module):
@@ -44,12 +45,7 @@ def attended(conv: Any, h: Tensor, places: Places, dropout: nn.Module | None = N
 
 
 def _shares(conv: Any, values: Tensor, places: Places) -> Tensor:  # (E, heads)
-    """The softmax over every row of its matrix; the largest value is taken off, which changes nothing but overflow."""
+    """The softmax over every row of its matrix."""
     source, target = (torch.einsum("nhd,hd->nh", values, att[0]) for att in (conv.att_src, conv.att_dst))
-    e = source.index_select(0, places.columns) + target.index_select(0, places.owners)
-    e = nn.functional.leaky_relu(e, conv.negative_slope)
-    owners = places.owners[:, None].expand_as(e)
-    top = torch.zeros_like(target).scatter_reduce(0, owners, e.detach(), "amax", include_self=False)
-    weight = (e - top.index_select(0, places.owners)).exp()
-    total = torch.zeros_like(target).index_add(0, places.owners, weight)
-    return weight / total.index_select(0, places.owners)
+    scores = source.index_select(0, places.columns) + target.index_select(0, places.owners)
+    return incoming_softmax(nn.functional.leaky_relu(scores, conv.negative_slope), places.owners, len(values))

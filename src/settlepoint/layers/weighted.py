@@ -97,6 +97,6 @@ def incoming_softmax(scores: Tensor, targets: Tensor, nodes: int) -> Tensor:  # 
     place = targets[:, None].expand_as(scores)
     lowest = scores.new_full((nodes, scores.shape[1]), -torch.inf)
     highest = lowest.scatter_reduce(0, place, scores.detach(), "amax")
-    share = (scores - highest[targets]).exp()
+    share = (scores - highest.index_select(0, targets)).exp()
     total = scores.new_zeros(nodes, scores.shape[1]).index_add(0, targets, share)
-    return share / total[targets]
+    return share / total.index_select(0, targets)
