@@ -31,6 +31,7 @@ for home, name, command, example in (
     (data, "list", datasets.data_list, "settle data list --data-dir data"),
     (data, "verify", datasets.data_verify, "settle data verify planetoid-cora --data-dir data"),
     (data, "fetch", datasets.data_fetch, "settle data fetch planetoid-cora --data-dir data"),
+    (data, "navier-stokes", datasets.data_navier_stokes, "settle data navier-stokes --n 1000 -o navier_stokes.npz"),
     (data, "superpixels", datasets.data_superpixels, "settle data superpixels images masks --void 11 -o graphs.npz"),
 ):
     home.command(name, epilog=f"Example: {example}")(command)

@@ -1,9 +1,10 @@
-"""The commands on data sets: list, verify, fetch, superpixels."""
+"""The commands on data sets: list, verify, fetch, superpixels, navier-stokes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,8 @@ import typer
 from settlepoint import data as sets
 from settlepoint.cli.live import live
 from settlepoint.cli.shared import DataDir, Json, print_json, print_table, refusals
+from settlepoint.data.fluid import Flow
+from settlepoint.data.integrators import SCHEMES
 from settlepoint.experiments import UsageError
 from settlepoint.experiments.launch import INCOMPLETE, OFF
 
@@ -96,6 +99,35 @@ def data_superpixels(
     kept = f", {written.reused} of them kept from before" if written.reused else ""
     typer.echo(f"{written.path}: {written.graphs} graphs{kept}, {written.nodes} nodes, {written.edges} edges")
     typer.echo(f"{written.classes} classes, {written.unscored} nodes without one")
+
+
+def data_navier_stokes(
+    out: Annotated[Path, typer.Option("-o", "--out", help="the file to write; an existing one is not touched")],
+    count: Annotated[int, typer.Option("--n", min=1, help="trajectories")] = 1000,
+    size: Annotated[int, typer.Option(help="points a side, even")] = 64,
+    time: Annotated[float, typer.Option(help="time of the last frame; the first is at 0")] = 50.0,
+    every: Annotated[float, typer.Option(help="time between two frames")] = 1.0,
+    viscosity: Annotated[float, typer.Option(help="nu")] = 1e-3,
+    dt: Annotated[float, typer.Option(help="time step")] = Flow.dt,
+    scheme: Annotated[str, typer.Option(help=", ".join(SCHEMES))] = Flow.scheme,
+    seed: Annotated[int, typer.Option(help="of the fields at time 0")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Vorticities of the Navier-Stokes equations on a torus, to learn operators from; goes on when called again."""
+    with refusals():
+        try:
+            flow = Flow(viscosity=viscosity, size=size, dt=dt, scheme=scheme)  # type: ignore[arg-type]
+            wanted = sets.Trajectories(count=count, until=time, every=every, seed=seed, flow=flow)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        sets.new_file(out)
+    with refusals(INCOMPLETE), _interruptible(out), live("navier-stokes") as report:
+        sets.write_trajectories(out, wanted, report)
+    digest = sets.sha256(out)
+    if as_json:
+        print_json({"path": str(out), "sha256": digest, **asdict(wanted)})
+        return
+    typer.echo(f"{out}: {count} trajectories of {wanted.frames} frames of {size} x {size}, SHA-256 {digest}")
 
 
 def _choices(

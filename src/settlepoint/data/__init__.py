@@ -2,10 +2,13 @@
 
 from settlepoint.data.camvid import camvid
 from settlepoint.data.digits import Split, digits
-from settlepoint.data.files import FileState, data_dir, fetch, present, states, verified
+from settlepoint.data.files import FileState, data_dir, fetch, present, sha256, states, verified
+from settlepoint.data.flow_file import Frames, Trajectories, frames, write_trajectories
+from settlepoint.data.fluid import Flow
 from settlepoint.data.graph_file import superpixel_graphs, write_graphs
 from settlepoint.data.graph_set import UNSCORED, GraphSet
 from settlepoint.data.image_graphs import Written, kept_in, new_file, write_image_graphs
+from settlepoint.data.navier_stokes import FlowError, initial_vorticity, trajectories
 from settlepoint.data.pascal import pascal
 from settlepoint.data.pictures import Labels, pairs
 from settlepoint.data.planetoid import planetoid, planetoid_root
@@ -21,11 +24,15 @@ __all__ = [
     "DataFile",
     "Dataset",
     "FileState",
+    "Flow",
+    "FlowError",
+    "Frames",
     "GraphSet",
     "ImageGraph",
     "Labels",
     "Recipe",
     "Split",
+    "Trajectories",
     "Written",
     "camvid",
     "data_dir",
@@ -34,7 +41,9 @@ __all__ = [
     "decision_processes",
     "digits",
     "fetch",
+    "frames",
     "image_graph",
+    "initial_vorticity",
     "kept_in",
     "new_file",
     "pairs",
@@ -42,11 +51,14 @@ __all__ = [
     "planetoid",
     "planetoid_root",
     "present",
+    "sha256",
     "shortest_paths",
     "standardised",
     "states",
     "superpixel_graphs",
+    "trajectories",
     "verified",
     "write_graphs",
     "write_image_graphs",
+    "write_trajectories",
 ]

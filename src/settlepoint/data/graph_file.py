@@ -84,11 +84,14 @@ def superpixel_graphs(path: Path | str, *, classes: int | None = None, void: int
         raise DataError(f"{path}: {error}") from None
 
 
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Every array of an npz, none of them a pickle. Raises DataError for a file that is missing or not whole."""
-    again = "write it again with settle data superpixels, or put a whole copy there"
+def load_arrays(path: Path, command: str = "settle data superpixels") -> dict[str, np.ndarray]:
+    """Every array of an npz, none of them a pickle. Raises DataError for a file that is missing or not whole.
+
+    command: what writes such a file, named in the message.
+    """
+    again = f"write it again with {command}, or put a whole copy there"
     if not path.is_file():
-        raise DataError(f"{path} is missing: write it with settle data superpixels, or put it there")
+        raise DataError(f"{path} is missing: write it with {command}, or put it there")
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
