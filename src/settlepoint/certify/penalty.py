@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from settlepoint.certify.jacobian import unfused
 from settlepoint.equation import Equation
 from settlepoint.spaces import State
 
@@ -37,7 +38,7 @@ def jacobian_penalty(
         raise ValueError(f"target must be a finite number >= 0, got {target}")
     bound = eq.at(x)
     assert bound.layout is not None
-    with torch.enable_grad():
+    with unfused():
         z = bound.layout.flatten(x).detach().requires_grad_()
         image = bound.flat(z)
         size = (

@@ -13,6 +13,7 @@ from settlepoint.layers.inputs import SparseLinear
 from settlepoint.layers.linear import linear
 from settlepoint.layers.masks import CopiedDropout
 from settlepoint.layers.normalised import Normalised
+from settlepoint.layers.patches import Patches
 from settlepoint.layers.path import Featured, Links, PathConv
 from settlepoint.layers.propagation import Propagation
 from settlepoint.layers.pyg import pyg
@@ -20,6 +21,7 @@ from settlepoint.layers.rate import Rate
 from settlepoint.layers.row_norm import RowBounded, rows_projected
 from settlepoint.layers.spectral import clipped
 from settlepoint.layers.tanh_cell import TanhCell
+from settlepoint.layers.transformer import SelfAttention, TransformerBlock
 from settlepoint.layers.transport import Mixed, transported
 from settlepoint.layers.weighted import Weighted, incoming_softmax
 
@@ -38,13 +40,16 @@ __all__ = [
     "Links",
     "Mixed",
     "Normalised",
+    "Patches",
     "PathConv",
     "Propagation",
     "Rate",
     "RowBounded",
+    "SelfAttention",
     "SparseAttention",
     "SparseLinear",
     "TanhCell",
+    "TransformerBlock",
     "Weighted",
     "adjacency",
     "attended",

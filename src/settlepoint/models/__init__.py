@@ -4,6 +4,7 @@ from settlepoint.models.appnp import APPNP
 from settlepoint.models.cgs import CGS
 from settlepoint.models.eignn import EIGNN
 from settlepoint.models.equilibrium import EquilibriumClassifier
+from settlepoint.models.field_transformer import FieldTransformer
 from settlepoint.models.gcn import GAT, GCN, DeepGCN
 from settlepoint.models.graph_equilibrium import GraphEquilibrium
 from settlepoint.models.graphs import Graphs
@@ -21,6 +22,7 @@ __all__ = [
     "PIGN",
     "DeepGCN",
     "EquilibriumClassifier",
+    "FieldTransformer",
     "GraphEquilibrium",
     "Graphs",
     "IterGNN",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +61,13 @@ def fit(
     *,
     generator: torch.Generator | None = None,
     loss: Loss = nn.functional.cross_entropy,
+    objective: Objective | None = None,
     hooks: Hooks | None = None,
 ) -> History:
     """Fit model to (x, y) in place, minimising loss(model(x), y); generator draws the order of the samples.
 
-    The model is in training mode meanwhile and in evaluation mode afterwards.
+    objective: what is minimised instead, of the model itself, x and y; see training.AllIterates. The model is in
+    training mode meanwhile and in evaluation mode afterwards.
     """
     x, y = samples
     if len(x) != len(y):
@@ -76,7 +79,7 @@ def fit(
     for epoch in range(recipe.epochs):
         total = 0.0
         for rows in torch.randperm(len(x), generator=generator).to(x.device).split(recipe.batch):
-            value = loss(model(x[rows]), y[rows])
+            value = loss(model(x[rows]), y[rows]) if objective is None else objective(model, x[rows], y[rows])
             optimizer.zero_grad()
             value.backward()
             nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
