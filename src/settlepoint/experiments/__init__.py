@@ -32,6 +32,8 @@ MODULES = {
     "pign-iterations": "settlepoint.experiments.pign_iterations",
     "table1": "settlepoint.experiments.table1",
     "table1-camvid": "settlepoint.experiments.table1_camvid",
+    "table2": "settlepoint.experiments.table2",
+    "table2-settled": "settlepoint.experiments.table2_settled",
     "table1-rwsp": "settlepoint.experiments.table1_rwsp",
     "shortest-path": "settlepoint.experiments.shortest_path",
     "graph-value-iteration": "settlepoint.experiments.graph_value_iteration",

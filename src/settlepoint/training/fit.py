@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
+Objective = Callable[[Any, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)

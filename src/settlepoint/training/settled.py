@@ -31,12 +31,12 @@ def iterates(model: Settles, f: Tensor, steps: int, x: Tensor | None = None) -> 
 
     Every step is a solve of one step: for solvers without memory, such as Picard.
     """
-    settle, x = model.settle, f if x is None else x
+    settle, state = model.settle, f if x is None else x
     stop, settle.stop = settle.stop, FixedSteps(1)
     try:
         for _ in range(steps):
-            x = settle(f, x)
-            yield x
+            state = settle(f, state)
+            yield state
     finally:
         settle.stop = stop
 

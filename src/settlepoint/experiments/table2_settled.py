@@ -1,0 +1,174 @@
+"""table2-settled: the transformers of Table 2 trained to settle, and their error along 24 iterations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from torch import Tensor
+
+from settlepoint import Anderson, Tolerance, certify, solve
+from settlepoint.experiments.experiment import (
+    Check,
+    Column,
+    Context,
+    Experiment,
+    Figure,
+    Results,
+    Table,
+    curve,
+    outcome,
+)
+from settlepoint.experiments.flow_frames import KINDS, FlowScale, FlowTask, build, contraction, errors, fitted, task
+from settlepoint.models import FieldTransformer
+from settlepoint.runs import generator_from
+from settlepoint.training.settled import AllIterates
+
+FIXED = (1, 2, 3)
+SHOWN, FIRST = 24, 8
+SERVED = Tolerance(atol=0.0, rtol=1e-4, max_steps=100)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettledScale(FlowScale):
+    """Sizes of the flagship experiment."""
+
+    fewest: Annotated[int, "iterations that a step of training takes at least"] = 4
+    most: Annotated[int, "and at most"] = 8
+    ahead: Annotated[int, "iterations without a gradient before them, at most, in half of the steps"] = 8
+    growth: Annotated[float, "the loss of iteration k weighs k to this power"] = 0.5
+    penalty: Annotated[float, "share of the Jacobian penalty in the loss"] = 0.0
+
+
+class Table2Settled(Experiment):
+    """One model an architecture that is right at any number of iterations, beside those trained at a fixed number."""
+
+    id = "table2-settled"
+    title = "Table 2, trained to settle"
+    claim = (
+        "Trained by the loss on all iterates, over a random number of them, every architecture gets better from one "
+        "iteration to the next, stays there when it is iterated on, and ends below what the best fixed number of "
+        "iterations reaches in as many steps of training. In as much time of training a network that is not iterated "
+        "gets further still."
+    )
+    source = "Operator Learning Meets Numerical Analysis, Table 2, trained anew"
+    scales = {
+        "smoke": SettledScale(
+            seeds=1, train=60, test=20, solved=16, grid=8, since=2, frames=4, width=16, heads=2, patch=4, period=2,
+            epochs=4, batch=10, thresholds=False,
+        ),
+        "cpu": SettledScale(seeds=3),
+        "paper": SettledScale(
+            seeds=5, train=4000, test=1000, solved=64, grid=64, dt=0.05, since=0, frames=25, width=192, heads=6,
+            depth=4, patch=8, epochs=100, lr=1e-3,
+        ),
+    }  # fmt: skip
+    scaled_down = {
+        "smoke": "8 x 8 points, 60 trajectories, 4 epochs",
+        "cpu": "16 x 16 points of a solution on 32 x 32, 1,000 trajectories, one block of width 48",
+    }
+    tables = (
+        Table(
+            "Mean squared error on test trajectories",
+            (
+                *(Column(f"settled {k}", f"Settled, {k} iterations", fmt=".4f") for k in (1, 2, 4, 8, 24)),
+                Column("best", "its best", fmt=".4f", better="low"),
+                Column("best fixed", "Best of N = 1, 2, 3", fmt=".4f"),
+                Column("equal time", "N = 1, as long in training", fmt=".4f"),
+                Column("rise", "Largest rise to the next, 1 to 8", "%", "+.2f"),
+                Column("drift", "Rise from the best to 24", "%", "+.2f"),
+                Column("rate", "Residual, factor an iteration", fmt=".2f"),
+                Column("settled rows", "Samples that settle", "%", ".0f"),
+                Column("evals", "Evaluations, Anderson(5), mean", fmt=".1f"),
+                Column("mean", "Mean of the training frames", fmt=".3f"),
+                Column("training seconds", "Training, settled", "CPU s", ".0f"),
+            ),
+            caption="Settled: x <- (x + T(x, f)) / 2, T one block that sees the input, the loss on all iterates. "
+            "Fixed: the same model, and the same without f inside T but added behind it, trained for N iterations by the "
+            "loss on the last; the best of all six, chosen on the test trajectories, which favours it. As long in training: "
+            "the model of N = 1 with as many epochs as take the CPU time of the settled one. Samples settle when "
+            "Anderson(5) brings the relative residual below 1e-4.",
+            command="settle run table2-settled --scale {scale} --seeds {seeds}",
+        ),
+    )
+    figures = (
+        Figure("Error by iterations", ("error", "fixed"), "Test error by iterations; dashes: trained at N = 3."),
+        Figure("Residual by iterations", ("residual",), "Median relative residual of the settled model."),
+    )
+
+    def cells(self, scale: SettledScale) -> Sequence[str]:
+        return KINDS
+
+    def run(self, cell: str, seed: int, context: Context) -> Mapping[str, Any]:
+        data, scale = task(context), context.scale
+        objective = AllIterates(
+            counts=(scale.fewest, scale.most), ahead=scale.ahead, growth=scale.growth, share=scale.penalty,
+            penalty=certify.jacobian_penalty, generator=generator_from(self.id, "counts", cell, seed),
+        )  # fmt: skip
+        settled, history = fitted(
+            lambda: build(cell, "input", scale.most, scale), (cell, "settled", seed), context, objective=objective
+        )
+        course = errors(settled, data.test, SHOWN).mean(1)
+        fixed, seconds = _fixed(cell, seed, data, context)
+        times = max(1, round(history.seconds / seconds))
+        longer, _ = fitted(lambda: build(cell, "input", 1, scale), (cell, "longer", seed), context, times=times)
+        metrics = {f"settled {k}": course[k - 1] for k in (1, 2, 4, 8, 24)}
+        metrics |= _shape(course) | _served(settled, data) | {
+            "best fixed": min(fixed.values()), "equal time": errors(longer, data.test, 1).mean(),
+            "mean": data.mean_error, "training seconds": history.seconds,
+        }  # fmt: skip
+        label = {"x_label": "iterations", "y_label": "mean squared error", "log_y": True, "group": cell}
+        curves = {"error": curve(range(1, SHOWN + 1), course.tolist(), **label)}
+        rate, overall = contraction(settled, data.test[0], scale.most)
+        return outcome({k: float(v) for k, v in metrics.items()} | {"rate": rate}, curves, (overall,))
+
+    def checks(self, results: Results) -> Sequence[Check]:
+        if not results.scale.thresholds:
+            return [Check.at_least("cells that ended", len(results.cells), len(self.cells(results.scale)))]
+        return [
+            Check.at_least(f"architectures {what}", sum(holds(results, cell) for cell in results.cells), 3)
+            for what, holds in CLAIMS.items()
+        ]
+
+
+CLAIMS = {
+    "whose error never rises by more than 1 % to the next iteration, 1 to 8": lambda r, cell: r.mean(cell, "rise") <= 1,
+    "whose error rises by at most 5 % from its best to 24 iterations": lambda r, cell: r.mean(cell, "drift") <= 5,
+    "whose best is below the best fixed number of iterations": lambda r, cell: (
+        r.mean(cell, "best") < r.mean(cell, "best fixed")
+    ),
+    "below the mean of the training frames": lambda r, cell: r.mean(cell, "best") < r.mean(cell, "mean"),
+}
+
+
+def _fixed(cell: str, seed: int, data: FlowTask, context: Context) -> tuple[dict[str, float], float]:
+    """Test errors of the models trained for a fixed number of iterations; seconds that N = 1 took."""
+    found, seconds = {}, 0.0
+    for form in ("input", "picard"):
+        for steps in FIXED:
+            make = lambda form=form, steps=steps: build(cell, form, steps, context.scale)  # noqa: E731
+            model, history = fitted(make, (cell, form, steps, seed), context)
+            found[f"{form} {steps}"] = float(errors(model, data.test, steps)[-1].mean())
+            seconds = history.seconds if (form, steps) == ("input", 1) else seconds
+    return found, seconds
+
+
+def _shape(course: Tensor) -> dict[str, float]:
+    """The best error, the largest rise to the next iteration and from the best to the last, both in per cent."""
+    early, best = course[:FIRST], course.min()
+    rise, drift = (early[1:] / early[:-1]).max() - 1, course[-1] / best - 1
+    return {"best": float(best), "rise": 100 * float(rise), "drift": 100 * float(drift)}
+
+
+def _served(model: FieldTransformer, data: FlowTask) -> dict[str, float]:
+    """How the test samples settle by Anderson(5)."""
+    f = model.eval().encode(data.test[0]).detach()
+    found = solve(model.settle.posed(f, f)[0], f, Anderson(5), SERVED)
+    return {
+        "settled rows": 100 * float(found.converged.double().mean()),
+        "evals": float(found.evals.double().mean()),
+    }
+
+
+EXPERIMENT = Table2Settled()
