@@ -85,10 +85,10 @@ class Table2Settled(Experiment):
                 Column("training seconds", "Training, settled", "CPU s", ".0f"),
             ),
             caption="Settled: x <- (x + T(x, f)) / 2, T one block that sees the input, the loss on all iterates. "
-            "Fixed: the same model, and the same without f inside T but added behind it, trained for N iterations by the "
-            "loss on the last; the best of all six, chosen on the test trajectories, which favours it. As long in training: "
-            "the model of N = 1 with as many epochs as take the CPU time of the settled one. Samples settle when "
-            "Anderson(5) brings the relative residual below 1e-4.",
+            "Fixed: the same model, and the same without f inside T but added behind it, trained for N iterations by "
+            "the loss on the last; the best of all six, chosen on the test trajectories, which favours it. As long in "
+            "training: the model of N = 1 with as many epochs as take the CPU time of the settled one. Samples settle "
+            "when Anderson(5) brings the relative residual below 1e-4.",
             command="settle run table2-settled --scale {scale} --seeds {seeds}",
         ),
     )
