@@ -1,6 +1,7 @@
 """Data sets: names, files and checksums; loaders that verify what they read."""
 
 from settlepoint.data.camvid import camvid
+from settlepoint.data.cifar import Images, cifar10
 from settlepoint.data.digits import Split, digits
 from settlepoint.data.files import FileState, data_dir, fetch, present, sha256, states, verified
 from settlepoint.data.flow_file import Frames, Trajectories, frames, write_trajectories
@@ -11,6 +12,7 @@ from settlepoint.data.image_graphs import Written, kept_in, new_file, write_imag
 from settlepoint.data.navier_stokes import FlowError, initial_vorticity, trajectories
 from settlepoint.data.pascal import pascal
 from settlepoint.data.pictures import Labels, pairs
+from settlepoint.data.pixel_dropout import dropped, painted
 from settlepoint.data.planetoid import planetoid, planetoid_root
 from settlepoint.data.registry import DataError, DataFile, Dataset, dataset, datasets
 from settlepoint.data.shortest_paths import shortest_paths
@@ -29,23 +31,27 @@ __all__ = [
     "Frames",
     "GraphSet",
     "ImageGraph",
+    "Images",
     "Labels",
     "Recipe",
     "Split",
     "Trajectories",
     "Written",
     "camvid",
+    "cifar10",
     "data_dir",
     "dataset",
     "datasets",
     "decision_processes",
     "digits",
+    "dropped",
     "fetch",
     "frames",
     "image_graph",
     "initial_vorticity",
     "kept_in",
     "new_file",
+    "painted",
     "pairs",
     "pascal",
     "planetoid",

@@ -9,6 +9,7 @@ from settlepoint.models.gcn import GAT, GCN, DeepGCN
 from settlepoint.models.graph_equilibrium import GraphEquilibrium
 from settlepoint.models.graphs import Graphs
 from settlepoint.models.ignn import IGNN
+from settlepoint.models.image_transformer import ImageNet, ImageTransformer
 from settlepoint.models.itergnn import IterGNN
 from settlepoint.models.pign import PIGN
 
@@ -25,5 +26,7 @@ __all__ = [
     "FieldTransformer",
     "GraphEquilibrium",
     "Graphs",
+    "ImageNet",
+    "ImageTransformer",
     "IterGNN",
 ]

@@ -87,6 +87,10 @@ class FieldTransformer(nn.Module):
         """f = P u."""
         return self.lift(self.patches(u[:, None] if self.timed else u)) + self.place
 
+    def start(self, f: Tensor) -> Tensor:
+        """x_0 = f."""
+        return f
+
     def decode(self, x: Tensor) -> Tensor:  # (B, tokens, width) -> (B, frames[1], *grid)
         """y = Q x."""
         y = self.patches.joined(self.project(x))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,17 +21,19 @@ class Settles(Protocol):
 
     settle: FixedPoint
 
-    def encode(self, u: Tensor) -> Tensor: ...
+    def encode(self, u: Tensor) -> Any: ...
+
+    def start(self, f: Any) -> Tensor: ...
 
     def decode(self, x: Tensor) -> Tensor: ...
 
 
-def iterates(model: Settles, f: Tensor, steps: int, x: Tensor | None = None) -> Iterator[Tensor]:
-    """x_1, ..., x_steps of the model's own solver, started at x, or at f = model.encode(u)
+def iterates(model: Settles, f: Any, steps: int, x: Tensor | None = None) -> Iterator[Tensor]:
+    """x_1, ..., x_steps of the model's own solver, started at x, or at model.start(f), f = model.encode(u)
 
     Every step is a solve of one step: for solvers without memory, such as Picard.
     """
-    settle, state = model.settle, f if x is None else x
+    settle, state = model.settle, model.start(f) if x is None else x
     stop, settle.stop = settle.stop, FixedSteps(1)
     try:
         for _ in range(steps):
@@ -78,9 +80,9 @@ class AllIterates:
         return value + self.share * self.penalty(model.settle.posed(f)[0], states[-1].detach())
 
     @torch.no_grad()
-    def _ahead(self, model: Settles, f: Tensor) -> Tensor:
+    def _ahead(self, model: Settles, f: Any) -> Tensor:
         """Where the loss begins."""
-        return [f, *iterates(model, f, self._draw(0, self.ahead) * self._draw(0, 1))][-1]
+        return [model.start(f), *iterates(model, f, self._draw(0, self.ahead) * self._draw(0, 1))][-1]
 
     def _draw(self, low: int, high: int) -> int:
         return int(torch.randint(low, high + 1, (), generator=self.generator))
