@@ -34,6 +34,8 @@ MODULES = {
     "table1-camvid": "settlepoint.experiments.table1_camvid",
     "table2": "settlepoint.experiments.table2",
     "table2-settled": "settlepoint.experiments.table2_settled",
+    "table3": "settlepoint.experiments.table3",
+    "table3-settled": "settlepoint.experiments.table3_settled",
     "table1-rwsp": "settlepoint.experiments.table1_rwsp",
     "shortest-path": "settlepoint.experiments.shortest_path",
     "graph-value-iteration": "settlepoint.experiments.graph_value_iteration",

@@ -34,8 +34,8 @@ class ImageCore(nn.Module):
 
 
 class ImageNet(nn.Module):
-    """Patches, a linear map, a learned place, blocks, the layer norm, a linear map: (B, channels[0], H, W) to (B,
-    channels[1], H, W)."""
+    """(B, channels[0], H, W) -> (B, channels[1], H, W): patches, a linear map and a learned place, transformer blocks
+    and the layer norm, a linear map that starts at 0."""
 
     def __init__(self, channels: tuple[int, int], patches: Patches, width: int, heads: int, depth: int):
         super().__init__()
@@ -44,6 +44,7 @@ class ImageNet(nn.Module):
         self.place = nn.Parameter(0.02 * torch.randn(patches.tokens, width))
         self.blocks = nn.Sequential(*(TransformerBlock(width, heads) for _ in range(depth)), nn.LayerNorm(width))
         self.project = nn.Linear(width, channels[1] * patches.points)
+        nn.init.zeros_(self.project.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.patches.joined(self.project(self.blocks(self.lift(self.patches(x)) + self.place)))
