@@ -36,6 +36,7 @@ MODULES = {
     "table2-settled": "settlepoint.experiments.table2_settled",
     "table3": "settlepoint.experiments.table3",
     "table3-settled": "settlepoint.experiments.table3_settled",
+    "table4": "settlepoint.experiments.table4",
     "table1-rwsp": "settlepoint.experiments.table1_rwsp",
     "shortest-path": "settlepoint.experiments.shortest_path",
     "graph-value-iteration": "settlepoint.experiments.graph_value_iteration",

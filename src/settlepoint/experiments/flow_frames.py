@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -102,14 +102,18 @@ def build(kind: str, form: str, steps: int, scale: FlowScale, *, layers: int = 1
 
 
 def fitted(
-    make: Callable[[], FieldTransformer],
+    make: Callable[[], nn.Module],
     names: Sequence[object],
     context: Context,
     *,
     objective: Objective | None = None,
     times: int = 1,
-) -> tuple[FieldTransformer, History]:
-    """A model and how it was fitted, weights and order of samples drawn from the names; times: as many epochs."""
+    samples: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Any, History]:
+    """A model and how it was fitted, weights and order of samples drawn from the names; times: as many epochs.
+
+    samples: those of `task` unless given.
+    """
     scale: FlowScale = context.scale
     with seeded("flow", "weights", *names):
         model = make().to(context.device)
@@ -117,12 +121,14 @@ def fitted(
     hooks = Hooks(after_epoch=lambda epoch, loss: context.progress(f"{names[0]}, epoch {epoch}, loss {loss:.4f}"))
     order = generator_from("flow", "order", *names)
     loss = nn.functional.mse_loss
-    history = fit(model, task(context).train, recipe, generator=order, loss=loss, objective=objective, hooks=hooks)
+    history = fit(
+        model, samples or task(context).train, recipe, generator=order, loss=loss, objective=objective, hooks=hooks
+    )
     return model, history
 
 
 @torch.no_grad()
-def errors(model: FieldTransformer, samples: tuple[Tensor, Tensor], steps: int) -> Tensor:  # (steps, N)
+def errors(model: Any, samples: tuple[Tensor, Tensor], steps: int) -> Tensor:  # (steps, N)
     """Mean squared error of every sample after 1, ..., steps iterations."""
     u, y = samples
     found = iterates(model.eval(), model.encode(u), steps)
@@ -130,8 +136,9 @@ def errors(model: FieldTransformer, samples: tuple[Tensor, Tensor], steps: int) 
 
 
 @torch.no_grad()
-def contraction(model: FieldTransformer, u: Tensor, depth: int) -> tuple[float, str]:
+def contraction(model: Any, u: Tensor, depth: int) -> tuple[float, str]:
     """Median factor by which the residual of a sample changes in an iteration behind the depth; what the verdict is."""
     f = model.eval().encode(u)
-    found = certify.verdict(*model.settle.posed(f, f), depth, model.settle.solver)
+    eq, start = model.settle.posed(f, f)
+    found = certify.verdict(eq, start, depth, model.settle.solver)
     return float(found.rate.nanmedian()), found.overall

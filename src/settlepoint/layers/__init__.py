@@ -6,6 +6,7 @@ from settlepoint.layers.attention import CubicAttention, L2Attention, l2_attenti
 from settlepoint.layers.blocks import Blocks
 from settlepoint.layers.carrying import Carrying
 from settlepoint.layers.cut import Cut
+from settlepoint.layers.galerkin import GalerkinAttention, GalerkinBlock
 from settlepoint.layers.graph_attention import SparseAttention, attended
 from settlepoint.layers.halting import Halting
 from settlepoint.layers.held import HeldBatchNorm, HeldDropout, release
@@ -33,6 +34,8 @@ __all__ = [
     "CubicAttention",
     "Cut",
     "Featured",
+    "GalerkinAttention",
+    "GalerkinBlock",
     "Halting",
     "HeldBatchNorm",
     "HeldDropout",

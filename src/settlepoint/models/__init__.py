@@ -1,5 +1,6 @@
 """Models as encode, operator and decode; none of them loops."""
 
+from settlepoint.models.anie import ANIE, Faults
 from settlepoint.models.appnp import APPNP
 from settlepoint.models.cgs import CGS
 from settlepoint.models.eignn import EIGNN
@@ -14,6 +15,7 @@ from settlepoint.models.itergnn import IterGNN
 from settlepoint.models.pign import PIGN
 
 __all__ = [
+    "ANIE",
     "APPNP",
     "CGS",
     "EIGNN",
@@ -23,6 +25,7 @@ __all__ = [
     "PIGN",
     "DeepGCN",
     "EquilibriumClassifier",
+    "Faults",
     "FieldTransformer",
     "GraphEquilibrium",
     "Graphs",
