@@ -6,6 +6,9 @@ from settlepoint.layers.attention import CubicAttention, L2Attention, l2_attenti
 from settlepoint.layers.blocks import Blocks
 from settlepoint.layers.carrying import Carrying
 from settlepoint.layers.cut import Cut
+from settlepoint.layers.fourier import FourierLayer, SpectralConvolution
+from settlepoint.layers.fourier_cell import FourierCell
+from settlepoint.layers.frame import Frame
 from settlepoint.layers.graph_attention import SparseAttention, attended
 from settlepoint.layers.halting import Halting
 from settlepoint.layers.held import HeldBatchNorm, HeldDropout, release
@@ -31,6 +34,9 @@ __all__ = [
     "CubicAttention",
     "Cut",
     "Featured",
+    "FourierCell",
+    "FourierLayer",
+    "Frame",
     "Halting",
     "HeldBatchNorm",
     "HeldDropout",
@@ -44,6 +50,7 @@ __all__ = [
     "RowBounded",
     "SparseAttention",
     "SparseLinear",
+    "SpectralConvolution",
     "TanhCell",
     "Weighted",
     "adjacency",

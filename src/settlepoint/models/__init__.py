@@ -4,6 +4,8 @@ from settlepoint.models.appnp import APPNP
 from settlepoint.models.cgs import CGS
 from settlepoint.models.eignn import EIGNN
 from settlepoint.models.equilibrium import EquilibriumClassifier
+from settlepoint.models.fno import FNO
+from settlepoint.models.fno_deq import FNODEQ
 from settlepoint.models.gcn import GAT, GCN, DeepGCN
 from settlepoint.models.graph_equilibrium import GraphEquilibrium
 from settlepoint.models.graphs import Graphs
@@ -15,6 +17,8 @@ __all__ = [
     "APPNP",
     "CGS",
     "EIGNN",
+    "FNO",
+    "FNODEQ",
     "GAT",
     "GCN",
     "IGNN",
