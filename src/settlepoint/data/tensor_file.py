@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,9 @@ def load_tensors(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
     """
     again = f"put the file that `settle data list` names at {path}"
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch guesses at what a file of another kind might be
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise DataError(f"{path} is missing: {again}") from None
     except pickle.UnpicklingError:
