@@ -32,14 +32,14 @@ class DarcyScale(Scale):
     noise: Annotated[float, "noise on the input, in its standard deviations, in training and test alike"] = 0.5
     width: Annotated[int, "channels of the networks of one layer"] = 16
     modes: Annotated[int, "frequencies of the networks of one layer"] = 8
-    own_width: Annotated[int, "channels of FNO, whose layers have weights of their own"] = 11
-    own_modes: Annotated[int, "frequencies of FNO"] = 6
+    own_width: Annotated[int, "channels of FNO, whose layers have weights of their own"] = 13
+    own_modes: Annotated[int, "frequencies of FNO"] = 5
     layers: Annotated[int, "layers of FNO and of the tied FNO"] = 4
     evals: Annotated[int, "evaluations of the unrolled cell and of the deep tied FNO"] = 12
     epochs: Annotated[int, "passes over the training samples"] = 12
     longer: Annotated[int, "times as many for `fno long`"] = 4
     batch: Annotated[int, "samples a step of AdamW"] = 25
-    lr: Annotated[float, "learning rate at the start; it falls to 0 along a cosine"] = 1e-2
+    lr: Annotated[float, "learning rate at the start; it falls to 0 along a cosine"] = 2e-2
     thresholds: Annotated[bool, "hold the table to its thresholds"] = True
 
 

@@ -60,7 +60,7 @@ class FnoDeqDarcy(Experiment):
             thresholds=False,
         ),
         "cpu": DarcyScale(seeds=3),
-        "paper": DarcyScale(seeds=5, width=32, own_width=21, epochs=50),
+        "paper": DarcyScale(seeds=5, width=32, own_width=26, epochs=50),
     }  # fmt: skip
     scaled_down = {
         "smoke": "40 samples, one epoch, 4 channels",
