@@ -35,9 +35,9 @@ class DarcyScale(Scale):
     own_width: Annotated[int, "channels of FNO, whose layers have weights of their own"] = 13
     own_modes: Annotated[int, "frequencies of FNO"] = 5
     layers: Annotated[int, "layers of FNO and of the tied FNO"] = 4
-    evals: Annotated[int, "evaluations of the unrolled cell and of the deep tied FNO"] = 12
-    epochs: Annotated[int, "passes over the training samples"] = 12
-    longer: Annotated[int, "times as many for `fno long`"] = 4
+    evals: Annotated[int, "evaluations of the unrolled cell and of the deep tied FNO"] = 10
+    epochs: Annotated[int, "passes over the training samples"] = 8
+    longer: Annotated[int, "times as many for `fno long`"] = 3
     batch: Annotated[int, "samples a step of AdamW"] = 25
     lr: Annotated[float, "learning rate at the start; it falls to 0 along a cosine"] = 2e-2
     thresholds: Annotated[bool, "hold the table to its thresholds"] = True

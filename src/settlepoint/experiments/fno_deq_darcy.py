@@ -64,7 +64,7 @@ class FnoDeqDarcy(Experiment):
     }  # fmt: skip
     scaled_down = {
         "smoke": "40 samples, one epoch, 4 channels",
-        "cpu": "12 epochs and 64,000 parameters; the papers' grids have 85 to 421 points a side, the files have 16",
+        "cpu": "8 epochs and 64,000 parameters; the papers' grids have 85 to 421 points a side, the files have 16",
     }
     tables = (
         Table(
@@ -84,7 +84,7 @@ class FnoDeqDarcy(Experiment):
             "16 x 16 points by the same loop and recipe (AdamW, gradients cut at norm 1, the weights of the last "
             "epoch) and see 32 x 32 points for the first time at test. Input: -1 or 1 for the two coefficients, and "
             "the place. noisy: N(0, 1) times `noise` is added to every input, in training and at test. fno: four "
-            "layers of their own; fno long: four times the epochs; tied: one layer four times; tied deep: as often "
+            "layers of their own; fno long: `longer` times the epochs; tied: one layer four times; tied deep: as often "
             "as unrolled; unrolled: the cell of fno-deq, a fixed number of Picard steps and their gradient; fno-deq: "
             "Anderson(3) in training to a relative residual of 1e-2 with the implicit gradient, at test to 1e-4, "
             "each sample on its own. mean: the mean training pressure; ridge: a linear map; both linear in between "
