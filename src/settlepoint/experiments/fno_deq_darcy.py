@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from settlepoint import Tolerance
+from settlepoint.data import Fields
 from settlepoint.experiments.darcy_networks import (
     CHOSEN,
     NETWORKS,
@@ -41,6 +43,7 @@ from settlepoint.training import History, Hooks, Recipe, fit
 MODEL, PEER, TRIVIAL = "fno-deq", "fno", "mean"
 KINDS = ("clean", "noisy")
 GRIDS = ("16", "32")
+SUMMED = ("training seconds", "false claims")
 
 
 class FnoDeqDarcy(Experiment):
@@ -128,20 +131,11 @@ class FnoDeqDarcy(Experiment):
         return {"validation": CHOSEN}
 
     def run(self, cell: str, seed: int, context: Context) -> Mapping[str, Any]:
-        metrics, curves, notes = {}, {}, []
-        for kind in KINDS:
-            data = shown(kind, seed, context)
-            for grid, value in mean_errors(data).items():
-                metrics[f"{TRIVIAL} {kind} {grid}"] = value
-            if cell in (TRIVIAL, "ridge"):
-                found = mean_errors(data) if cell == TRIVIAL else ridge_errors(data)
-                metrics.update({f"{kind} {grid}": value for grid, value in found.items()}, evals=0.0)
-                continue
-            model, history = trained(cell, kind, data, seed, context)
-            spent = metrics.get("training seconds", 0.0) + history.seconds
-            metrics.update({"parameters": parameters(model), "training seconds": spent})
-            _measure(model, cell, kind, data, (metrics, curves, notes))
-        return outcome(metrics, curves, notes)
+        parts = [part(cell, kind, seed, context) for kind in KINDS]
+        metrics = {name: value for each in reversed(parts) for name, value in each["metrics"].items()}
+        sums = {name: sum(each["metrics"][name] for each in parts) for name in SUMMED if name in metrics}
+        curves = {name: value for each in parts for name, value in each["curves"].items()}
+        return outcome(metrics | sums, curves, [note for each in parts for note in each["notes"]])
 
     def checks(self, results: Results) -> Sequence[Check]:
         if not results.scale.thresholds:
@@ -168,9 +162,7 @@ def shown(kind: str, seed: int, context: Context) -> Task:
     """The fields of one kind of input."""
     scale: DarcyScale = context.scale
     noise = scale.noise if kind == "noisy" else 0.0
-    return task(
-        context.data_dir, train=scale.train, val=scale.val, noise=noise, seed=seed, device=context.device
-    )  # fmt: skip
+    return task(context.data_dir, train=scale.train, val=scale.val, noise=noise, seed=seed, device=context.device)
 
 
 def trained(cell: str, kind: str, data: Task, seed: int, context: Context) -> tuple[nn.Module, History]:
@@ -190,23 +182,41 @@ def trained(cell: str, kind: str, data: Task, seed: int, context: Context) -> tu
     return model, history
 
 
-def _measure(model: nn.Module, cell: str, kind: str, data: Task, into: tuple[dict, dict, list]) -> None:
-    """Errors of a network on all sets, and how its samples settled."""
-    metrics, curves, notes = into
-    metrics[f"{kind} val"] = error(model, data.val)
-    for grid, part in zip(GRIDS, (data.test, data.fine), strict=True):
-        name = f"{kind} {grid}"
-        metrics[name] = error(model, part)
-        metrics.setdefault("evals", evaluations(model))
-        if cell == MODEL:
-            assert isinstance(model, FNODEQ)
-            found, each, counts = settled(model, part)
-            claims = metrics.get("false claims", 0.0) + found.pop("false claims")
-            metrics.update({f"{name} {key}": value for key, value in found.items()}, **{"false claims": claims})
-            curves[f"{name} samples"] = curve(range(len(each)), each, x_label="sample", y_label="evaluations")
-            notes.append(f"{name}: {counts}, evaluations of the samples in order: {each}")
+def part(cell: str, kind: str, seed: int, context: Context) -> Mapping[str, Any]:
+    """The outcome of a cell for one kind of input."""
+    data = shown(kind, seed, context)
+    trivial = mean_errors(data)
+    bars = {f"{TRIVIAL} {kind} {grid}": value for grid, value in trivial.items()}
+    if cell in (TRIVIAL, "ridge"):
+        found = trivial if cell == TRIVIAL else ridge_errors(data)
+        return outcome({**{f"{kind} {grid}": value for grid, value in found.items()}, "evals": 0.0, **bars})
+    model, history = trained(cell, kind, data, seed, context)
+    spent = {
+        "parameters": parameters(model),
+        "training seconds": history.seconds,
+        f"{kind} val": error(model, data.val),
+    }
+    sets = [measured(model, f"{kind} {grid}", each) for grid, each in zip(GRIDS, (data.test, data.fine), strict=True)]
+    metrics = {name: value for each in reversed(sets) for name, value in each["metrics"].items()}
+    claims = {name: sum(each["metrics"][name] for each in sets) for name in SUMMED if name in metrics}
+    curves = {name: value for each in sets for name, value in each["curves"].items()}
     if isinstance(model, FNODEQ) and kind == "clean":
         curves["clean by evaluations"] = by_evaluations(model, data.test, cell)
+    return outcome(metrics | claims | spent | bars, curves, [note for each in sets for note in each["notes"]])
+
+
+def measured(model: nn.Module, name: str, fields: Fields) -> Mapping[str, Any]:
+    """The error on one set and, where the model settles, how each of its samples did."""
+    metrics = {name: error(model, fields), "evals": evaluations(model)}
+    if not (isinstance(model, FNODEQ) and isinstance(model.settle.stop, Tolerance)):
+        return outcome(metrics)
+    found, each, counts = settled(model, fields)
+    claims = {"false claims": found.pop("false claims")}
+    return outcome(
+        metrics | claims | {f"{name} {key}": value for key, value in found.items()},
+        {f"{name} samples": curve(range(len(each)), each, x_label="sample", y_label="evaluations")},
+        [f"{name}: {counts}, evaluations of the samples in order: {each}"],
+    )
 
 
 def _won(results: Results, name: str) -> int:
