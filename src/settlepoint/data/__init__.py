@@ -1,7 +1,9 @@
 """Data sets: names, files and checksums; loaders that verify what they read."""
 
+from settlepoint.data.burgers import Burgers, Velocities, burgers, burgers_file
 from settlepoint.data.camvid import camvid
 from settlepoint.data.cifar import Images, cifar10
+from settlepoint.data.darcy import Darcy, Fields, darcy, darcy_file
 from settlepoint.data.digits import Split, digits
 from settlepoint.data.files import FileState, data_dir, fetch, present, sha256, states, verified
 from settlepoint.data.flow_file import Frames, Trajectories, frames, write_trajectories
@@ -18,13 +20,17 @@ from settlepoint.data.registry import DataError, DataFile, Dataset, dataset, dat
 from settlepoint.data.shortest_paths import shortest_paths
 from settlepoint.data.standardisation import standardised
 from settlepoint.data.superpixels import ImageGraph, Recipe, image_graph
+from settlepoint.data.tensor_file import load_tensors
 from settlepoint.data.value_iteration import decision_processes
 
 __all__ = [
     "UNSCORED",
+    "Burgers",
+    "Darcy",
     "DataError",
     "DataFile",
     "Dataset",
+    "Fields",
     "FileState",
     "Flow",
     "FlowError",
@@ -36,9 +42,14 @@ __all__ = [
     "Recipe",
     "Split",
     "Trajectories",
+    "Velocities",
     "Written",
+    "burgers",
+    "burgers_file",
     "camvid",
     "cifar10",
+    "darcy",
+    "darcy_file",
     "data_dir",
     "dataset",
     "datasets",
@@ -50,6 +61,7 @@ __all__ = [
     "image_graph",
     "initial_vorticity",
     "kept_in",
+    "load_tensors",
     "new_file",
     "painted",
     "pairs",

@@ -40,6 +40,7 @@ MODULES = {
     "table1-rwsp": "settlepoint.experiments.table1_rwsp",
     "shortest-path": "settlepoint.experiments.shortest_path",
     "graph-value-iteration": "settlepoint.experiments.graph_value_iteration",
+    "fno-deq-darcy": "settlepoint.experiments.fno_deq_darcy",
     "bench": "settlepoint.experiments.bench",
 }
 """Experiment id to the module that holds it as EXPERIMENT. One line an experiment."""

@@ -6,6 +6,9 @@ from settlepoint.layers.attention import CubicAttention, L2Attention, l2_attenti
 from settlepoint.layers.blocks import Blocks
 from settlepoint.layers.carrying import Carrying
 from settlepoint.layers.cut import Cut
+from settlepoint.layers.fourier import FourierLayer, SpectralConvolution
+from settlepoint.layers.fourier_cell import FourierCell
+from settlepoint.layers.frame import Frame
 from settlepoint.layers.galerkin import GalerkinAttention, GalerkinBlock
 from settlepoint.layers.graph_attention import SparseAttention, attended
 from settlepoint.layers.halting import Halting
@@ -34,6 +37,9 @@ __all__ = [
     "CubicAttention",
     "Cut",
     "Featured",
+    "FourierCell",
+    "FourierLayer",
+    "Frame",
     "GalerkinAttention",
     "GalerkinBlock",
     "Halting",
@@ -51,6 +57,7 @@ __all__ = [
     "SelfAttention",
     "SparseAttention",
     "SparseLinear",
+    "SpectralConvolution",
     "TanhCell",
     "TransformerBlock",
     "Weighted",

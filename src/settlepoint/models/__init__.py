@@ -6,6 +6,8 @@ from settlepoint.models.cgs import CGS
 from settlepoint.models.eignn import EIGNN
 from settlepoint.models.equilibrium import EquilibriumClassifier
 from settlepoint.models.field_transformer import FieldTransformer
+from settlepoint.models.fno import FNO
+from settlepoint.models.fno_deq import FNODEQ
 from settlepoint.models.gcn import GAT, GCN, DeepGCN
 from settlepoint.models.graph_equilibrium import GraphEquilibrium
 from settlepoint.models.graphs import Graphs
@@ -19,6 +21,8 @@ __all__ = [
     "APPNP",
     "CGS",
     "EIGNN",
+    "FNO",
+    "FNODEQ",
     "GAT",
     "GCN",
     "IGNN",

@@ -1,0 +1,37 @@
+"""A file of tensors as torch.save writes it, read without running what it holds."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from settlepoint.data.registry import DataError
+
+
+def load_tensors(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
+    """The tensors of those names in a .pt file that holds a dictionary.
+
+    Read by torch.load(weights_only=True), so that no code in the file runs. Raises DataError for a file that is
+    missing, cut short or of another kind, for one that holds anything but tensors and plain containers, and for one
+    without those names; the message says what to do.
+    """
+    again = f"put the file that `settle data list` names at {path}"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch guesses at what a file of another kind might be
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: {again}") from None
+    except pickle.UnpicklingError:
+        raise DataError(f"{path} is no file of plain tensors, and what else it holds is not run: {again}") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path} is corrupt ({type(error).__name__}): {again}") from None
+    lacking = [name for name in names if not isinstance(found, dict) or not isinstance(found.get(name), Tensor)]
+    if lacking:
+        raise DataError(f"{path} must hold the tensors {', '.join(names)}, but {', '.join(lacking)} is not there")
+    return {name: found[name] for name in names}
