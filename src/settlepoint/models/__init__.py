@@ -10,6 +10,8 @@ from settlepoint.models.graph_equilibrium import GraphEquilibrium
 from settlepoint.models.graphs import Graphs
 from settlepoint.models.ignn import IGNN
 from settlepoint.models.itergnn import IterGNN
+from settlepoint.models.nide import NIDE
+from settlepoint.models.nie import NIE
 from settlepoint.models.pign import PIGN
 
 __all__ = [
@@ -19,6 +21,8 @@ __all__ = [
     "GAT",
     "GCN",
     "IGNN",
+    "NIDE",
+    "NIE",
     "PIGN",
     "DeepGCN",
     "EquilibriumClassifier",
