@@ -64,7 +64,11 @@ def least_error(N: Tensor, gap: Tensor, weights: Tensor, root: float) -> Tensor:
     if not root < 1:
         return torch.full_like(gap, torch.inf)
     coarse = weights * (gap / weights).amax(1, keepdim=True) / (1 - root)
-    fine = torch.linalg.solve_ex(torch.eye(len(N), dtype=N.dtype, device=N.device) - N, gap.T)[0].T * (1 + 1e-9)
+    gaps = torch.cat((gap, torch.ones_like(gap[:1])))
+    solved = torch.linalg.solve_ex(torch.eye(len(N), dtype=N.dtype, device=N.device) - N, gaps.T)[0].T
+    fine, rise = solved[:-1], solved[-1]  # N rise + 1 = rise
+    slack = (fine @ N.T + gap - fine).abs().amax(1, keepdim=True)
+    fine = (fine + 8 * slack * rise) * (1 + 1e-9)
     sound = (fine >= fine @ N.T + gap).all(1, keepdim=True) & torch.isfinite(fine).all(1, keepdim=True)
     return torch.where(sound, torch.minimum(fine, coarse), coarse)
 

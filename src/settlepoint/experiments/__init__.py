@@ -37,6 +37,8 @@ MODULES = {
     "table1-rwsp": "settlepoint.experiments.table1_rwsp",
     "shortest-path": "settlepoint.experiments.shortest_path",
     "graph-value-iteration": "settlepoint.experiments.graph_value_iteration",
+    "nie": "settlepoint.experiments.nie",
+    "nide": "settlepoint.experiments.nide",
     "bench": "settlepoint.experiments.bench",
 }
 """Experiment id to the module that holds it as EXPERIMENT. One line an experiment."""
