@@ -25,15 +25,8 @@ from settlepoint.experiments.experiment import (
     curve,
     outcome,
 )
-from settlepoint.experiments.nie_kernel import (
-    SERVED,
-    Network,
-    kernel_error,
-    learned,
-    linear_kernel,
-    relative,
-    samples,
-)
+from settlepoint.experiments.integral_fit import relative
+from settlepoint.experiments.nie_kernel import SERVED, Network, kernel_error, learned, linear_kernel, samples
 from settlepoint.experiments.nie_problems import PROBLEMS, Known, growing
 from settlepoint.layers import IntegralOperator, RandomNodes, gauss_legendre
 from settlepoint.models import NIE
@@ -42,7 +35,7 @@ from settlepoint.spaces import Rows
 
 STOP = Tolerance(1e-13, 1e-13, max_steps=400, growth=1e12, window=400)
 SWEPT = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-LEARNED, SWEEP = "learned kernel", "volterra constants"
+LEARNED, SWEEP = ("kernel, residual", "kernel, solution"), "volterra constants"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +49,8 @@ class NieScale(Scale):
     test: Annotated[int, "held-out solutions"] = 200
     hidden: Annotated[int, "units of both hidden layers of the kernel"] = 32
     batch: Annotated[int, "solutions a step"] = 16
-    met: Annotated[int, "steps of Adam on the residual of the equation at the known solutions"] = 1000
-    settled: Annotated[int, "steps of Adam through the settled solution, afterwards"] = 200
+    met: Annotated[int, "steps of Adam on the residual of the equation at the known solutions"] = 1500
+    settled: Annotated[int, "steps of Adam through the settled solution, each as dear as about 10 of the others"] = 100
     lr: Annotated[float, "learning rate at the start of both"] = 5e-3
     thresholds: Annotated[bool, "hold the table to its thresholds"] = True
 
@@ -75,14 +68,14 @@ class Nie(Experiment):
     source = "Zappala et al. (2024), neural integral equations; equations with known solutions, generated anew"
     scales = {
         "smoke": NieScale(
-            panels=8, drawn=50, train=8, test=8, hidden=8, batch=8, met=20, settled=3, thresholds=False
+            panels=8, drawn=50, train=8, test=8, hidden=8, batch=8, met=20, settled=1, thresholds=False
         ),
         "cpu": NieScale(seeds=3),
-        "paper": NieScale(seeds=10, train=512, test=1000, hidden=64, batch=64, met=10_000, settled=1000, drawn=2000),
+        "paper": NieScale(seeds=10, train=512, test=1000, hidden=64, batch=64, met=10_000, settled=500, drawn=2000),
     }  # fmt: skip
     scaled_down = {
-        "smoke": "8 training solutions, 23 steps, 8 panels instead of 16",
-        "cpu": "64 training solutions instead of 512, 32 units instead of 64, 1200 steps instead of 11000, 3 seeds",
+        "smoke": "8 training solutions, 20 steps, 8 panels instead of 16",
+        "cpu": "64 training solutions instead of 512, 32 units instead of 64, 1500 steps instead of 10000, 3 seeds",
     }
     tables = (
         Table(
@@ -99,11 +92,12 @@ class Nie(Experiment):
             ),
             rows=tuple(PROBLEMS),
             caption="error: largest deviation from the solution at 201 even times, by interpolation between the nodes, "
-            "over its largest value. residual, radius, distance: in L2 over the norm of the answer, which is Picard's, or "
-            "Anderson's where Picard did not settle (nan evaluations). radius bounds the distance to the solution on the nodes; distance is "
-            "that to the solution of the equation, at the nodes, except for random nodes, where it is that to the "
-            "fixed point of the sample, since their error is that of the sample. Residuals to 1e-13, absolute and "
-            "relative; float64. Hammerstein and Urysohn against scipy.optimize.root on 80 other nodes.",
+            "over its largest value. residual, radius, distance: in L2 over the norm of the answer, which is Picard's, "
+            "or Anderson's where Picard did not settle (nan evaluations). radius bounds the distance to the solution "
+            "on the nodes; distance is that to the solution of the equation, at the nodes, except for random nodes, "
+            "where it is that to the fixed point of the sample, since their error is that of the sample. Residuals to "
+            "1e-13, absolute and relative; float64. Hammerstein and Urysohn against scipy.optimize.root on 80 other "
+            "nodes.",
         ),
         Table(
             "A kernel learned from solutions",
@@ -119,10 +113,12 @@ class Nie(Experiment):
                 Column("radius", "Largest radius", fmt=".1e"),
                 Column("training seconds", "Training", "CPU s", ".1f"),
             ),
-            rows=(LEARNED,),
-            caption="G = exp(-4 (t - s)^2) tanh y from pairs (f, y), by a network that vanishes at y = 0. Errors "
-            "relative in L2, the kernel's over all t, s and the values that held-out solutions take. linear kernel: "
-            "y = f + M y by least squares, on the same pairs. proved: held-out answers with a Kantorovich proof.",
+            rows=LEARNED,
+            caption="G = exp(-4 (t - s)^2) tanh y from pairs (f, y), by a network that vanishes at y = 0. residual: "
+            "trained for ||f + T(y) - y|| at the known y alone; solution: as many evaluations, about, the last ones on "
+            "the settled answer and its gradient. Errors relative in L2, the kernel's over all t, s and the values "
+            "that held-out solutions take. linear kernel: y = f + M y by least squares, on the same pairs. proved: "
+            "held-out answers with a Kantorovich proof.",
         ),
     )
     figures = (
@@ -135,11 +131,11 @@ class Nie(Experiment):
     )  # fmt: skip
 
     def cells(self, scale: NieScale) -> Sequence[str]:
-        return (*PROBLEMS, SWEEP, LEARNED)
+        return (*PROBLEMS, SWEEP, *LEARNED)
 
     def run(self, cell: str, seed: int, context: Context) -> Mapping[str, Any]:
-        if cell == LEARNED:
-            return kernel(seed, context)
+        if cell in LEARNED:
+            return kernel(cell, seed, context)
         return swept(context.scale) if cell == SWEEP else known(cell, seed, context.scale)
 
     def checks(self, results: Results) -> Sequence[Check]:
@@ -157,7 +153,8 @@ class Nie(Experiment):
             Check.at_most("fredholm beyond: proved (%), since it expands", mean("fredholm beyond", "proved"), 0.0),
             *above_trivial(results, "solution error", "no integral", predictor="right-hand side", lower=True),
             *above_trivial(results, "solution error", "mean", predictor="mean solution", lower=True),
-            Check.at_most("learned kernel: error of the kernel (%)", mean(LEARNED, "kernel error"), 100.0),
+            *above_trivial(results, "solution error", "linear", predictor="linear kernel", lower=True),
+            *above_trivial(results, "kernel error", 100.0, predictor="kernel 0", lower=True),
         ]
 
 
@@ -234,9 +231,10 @@ def factorial_count(c: float, tolerance: float) -> float:
     return float(k)
 
 
-def kernel(seed: int, context: Context) -> dict[str, Any]:
+def kernel(cell: str, seed: int, context: Context) -> dict[str, Any]:
     """A kernel learned from solutions, and what it says of others."""
     scale: NieScale = context.scale
+    phases = (scale.met, 0) if cell == LEARNED[0] else (max(0, scale.met - 10 * scale.settled), scale.settled)
     rule, draw = gauss_legendre(scale.nodes), generator_from("nie", "samples", seed)
     train, test = (samples(n, rule, draw, gauss_legendre(2 * scale.nodes)) for n in (scale.train, scale.test))
     with seeded("nie", "weights", seed):
@@ -246,7 +244,7 @@ def kernel(seed: int, context: Context) -> dict[str, Any]:
         untrained = relative(model(test.f), test.y)
     context.progress("learning")
     order = generator_from("nie", "order", seed)
-    seconds = learned(model, train, (scale.met, scale.settled), scale.batch, scale.lr, order)
+    seconds = learned(model, train, phases, scale.batch, scale.lr, order)
     with torch.no_grad():
         y = model(test.f)
     last = model.settle.last

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from settlepoint import Anderson, Implicit, Tolerance
+from settlepoint.experiments.integral_fit import TRAINED, fit
 from settlepoint.layers import IntegralOperator, Quadrature, joined
 from settlepoint.models import NIE
 
 SERVED = Tolerance(0.0, 1e-9, max_steps=200, growth=1e6)
-TRAINED = Tolerance(0.0, 1e-6, max_steps=50, growth=1e6)
 
 
 class Samples(NamedTuple):
@@ -54,29 +53,6 @@ class Network(nn.Module):
         return self.net(joined(y, t, s)) - self.net(joined(torch.zeros_like(y[:1]), t, s))
 
 
-def fit(
-    phases: Sequence[tuple[int, Callable[[Tensor], Tensor]]],
-    model: nn.Module,
-    count: int,
-    *,
-    batch: int,
-    lr: float,
-    draw: torch.Generator,
-) -> float:
-    """Adam through phases of (steps, loss of some rows), each from lr down to 0 along a cosine; CPU seconds."""
-    began = time.process_time()
-    for steps, loss in phases:
-        optimiser = torch.optim.Adam(model.parameters(), lr=lr)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, steps))
-        for _ in range(steps):
-            rows = torch.randperm(count, generator=draw)[:batch]
-            optimiser.zero_grad()
-            loss(rows).backward()
-            optimiser.step()
-            schedule.step()
-    return time.process_time() - began
-
-
 def learned(model: NIE, train: Samples, phases: tuple[int, int], batch: int, lr: float, draw: torch.Generator) -> float:
     """First the equation is met at the known solutions, then its settled solution is brought to them.
 
@@ -106,11 +82,6 @@ def kernel_error(kernel: Callable, test: Samples, rule: Quadrature) -> float:
     y, t, s = test.y[:, None], rule.nodes[:, None, None], rule.nodes[:, None]
     true = truth(y, t, s)
     return 100 * float((kernel(y, t, s) - true).norm() / true.norm())
-
-
-def relative(found: Tensor, y: Tensor) -> float:
-    """Mean over functions of 100 ||found - y|| / ||y||."""
-    return 100 * float(((found - y).norm(dim=1) / y.norm(dim=1)).mean())
 
 
 def linear_kernel(train: Samples, test: Samples, ridge: float = 1e-6) -> Tensor:
