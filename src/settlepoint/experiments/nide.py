@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from settlepoint import Anderson, Implicit, Picard, Tolerance, solve
+from settlepoint import Anderson, Implicit, NewtonKrylov, Picard, Tolerance, solve
 from settlepoint.certify import Certificate, kantorovich, nodewise
 from settlepoint.equation import Equation
 from settlepoint.experiments.experiment import (
@@ -193,13 +193,13 @@ def trained(cell: str, seed: int, context: Context) -> dict[str, Any]:
     draw = generator_from("nide", name, seed)
     (start, y), (new, wanted) = (system.trajectories(count, rule, draw) for count in (scale.train, scale.test))
     with seeded("nide", kind, seed):
-        model = NIDE(operator_of(kind, scale.hidden).double(), rule, Anderson(5), SERVED)
+        model = NIDE(operator_of(kind, scale.hidden).double(), rule, NewtonKrylov(), SERVED)
     context.progress("learning")
     seconds = learned(model, start, y, scale, generator_from("nide", "order", seed))
     with torch.no_grad():
         found = model(new)
         slopes = [operator.slope(wanted, rule) for operator in (model.operator, system.operator)]
-        true = NIDE(system.operator, rule, Anderson(5), SERVED)(new)
+        true = NIDE(system.operator, rule, NewtonKrylov(), SERVED)(new)
     last = model.settle.last
     assert last is not None
     metrics = {
@@ -226,7 +226,7 @@ def learned(model: NIDE, start: Tensor, y: Tensor, scale: NideScale, draw: torch
     def settled(rows: Tensor) -> Tensor:
         return (model(start[rows]) - y[rows]).square().mean() / share
 
-    served, model.settle.stop, model.settle.adjoint = model.settle.stop, TRAINED, Implicit(order=1)
+    served, model.settle.stop, model.settle.adjoint = model.settle.stop, TRAINED, Implicit(NewtonKrylov(), order=1)
     some = {"batch": scale.batch, "draw": draw}
     seconds = fit([(scale.met, met)], model, len(y), lr=scale.lr, **some)
     seconds += fit([(scale.settled, settled)], model, len(y), lr=scale.lr / 4, **some)
