@@ -25,7 +25,7 @@ from settlepoint.experiments.experiment import (
     curve,
     outcome,
 )
-from settlepoint.experiments.integral_fit import TRAINED, fit, relative
+from settlepoint.experiments.integral_fit import fit, relative
 from settlepoint.experiments.nide_systems import EXACT, SYSTEMS, Exact, operator_of
 from settlepoint.layers import MemoryOperator, Quadrature, gauss_legendre
 from settlepoint.models import NIDE
@@ -33,7 +33,9 @@ from settlepoint.runs import generator_from, seeded
 from settlepoint.spaces import Rows
 
 STOP = Tolerance(1e-13, 1e-13, max_steps=400, growth=1e12, window=400)
+TRAINED = Tolerance(0.0, 1e-4, max_steps=100, growth=1e9, window=100)
 SERVED = Tolerance(0.0, 1e-8, max_steps=300, growth=1e9, window=300)
+BACKWARD = Implicit(NewtonKrylov(), TRAINED, order=1)
 MODELS = ("nide", "ode", "timed")
 LEARNED = tuple(f"{system}, {model}" for system in SYSTEMS for model in MODELS)
 
@@ -49,9 +51,9 @@ class NideScale(Scale):
     test: Annotated[int, "held-out trajectories"] = 100
     hidden: Annotated[int, "units of both hidden layers of every network"] = 24
     batch: Annotated[int, "trajectories a step"] = 16
-    met: Annotated[int, "steps of Adam on the residual of the equation at the known trajectories"] = 1500
-    settled: Annotated[int, "steps of Adam through the settled trajectory, afterwards"] = 60
-    lr: Annotated[float, "learning rate at the start of the former; a quarter of it for the latter"] = 1e-2
+    met: Annotated[int, "steps of Adam on the residual of the equation at the known trajectories"] = 2500
+    settled: Annotated[int, "steps of Adam through the settled trajectory, afterwards"] = 16
+    lr: Annotated[float, "learning rate at the start of the former; a tenth of it for the latter"] = 1e-2
     thresholds: Annotated[bool, "hold the table to its thresholds"] = True
 
 
@@ -73,7 +75,7 @@ class Nide(Experiment):
     }
     scaled_down = {
         "smoke": "8 training trajectories, 11 steps",
-        "cpu": "64 training trajectories instead of 512, 24 units instead of 64, 1560 steps instead of 11000, 3 seeds",
+        "cpu": "64 training trajectories instead of 512, 24 units instead of 64, 2516 steps instead of 11000, 3 seeds",
     }
     tables = (
         Table(
@@ -226,10 +228,10 @@ def learned(model: NIDE, start: Tensor, y: Tensor, scale: NideScale, draw: torch
     def settled(rows: Tensor) -> Tensor:
         return (model(start[rows]) - y[rows]).square().mean() / share
 
-    served, model.settle.stop, model.settle.adjoint = model.settle.stop, TRAINED, Implicit(NewtonKrylov(), order=1)
+    served, model.settle.stop, model.settle.adjoint = model.settle.stop, TRAINED, BACKWARD
     some = {"batch": scale.batch, "draw": draw}
     seconds = fit([(scale.met, met)], model, len(y), lr=scale.lr, **some)
-    seconds += fit([(scale.settled, settled)], model, len(y), lr=scale.lr / 4, **some)
+    seconds += fit([(scale.settled, settled)], model, len(y), lr=scale.lr / 10, **some)
     model.settle.stop, model.settle.adjoint = served, None
     return seconds
 
