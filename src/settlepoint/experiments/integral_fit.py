@@ -1,9 +1,9 @@
-"""Adam in phases, as neural integral and integro-differential equations are trained, and their errors."""
+"""Adam on batches of functions, and their relative errors."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -13,29 +13,27 @@ from settlepoint import Tolerance
 TRAINED = Tolerance(0.0, 1e-6, max_steps=50, growth=1e6)
 """When a solve inside of training ends."""
 
-Phase = tuple[int, Callable[[Tensor], Tensor]]
-
 
 def fit(
-    phases: Iterable[Phase],
+    loss: Callable[[Tensor], Tensor],
     model: nn.Module,
     count: int,
     *,
+    steps: int,
     batch: int,
     lr: float,
     draw: torch.Generator,
 ) -> float:
-    """Adam through phases of (steps, loss of some rows), each from lr down to 0 along a cosine; CPU seconds."""
+    """Steps of Adam on the loss of batches out of count rows, from lr down to 0 along a cosine; CPU seconds."""
     began = time.process_time()
-    for steps, loss in phases:
-        optimiser = torch.optim.Adam(model.parameters(), lr=lr)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, steps))
-        for _ in range(steps):
-            rows = torch.randperm(count, generator=draw)[:batch]
-            optimiser.zero_grad()
-            loss(rows).backward()
-            optimiser.step()
-            schedule.step()
+    optimiser = torch.optim.Adam(model.parameters(), lr=lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, steps))
+    for _ in range(steps):
+        rows = torch.randperm(count, generator=draw)[:batch]
+        optimiser.zero_grad()
+        loss(rows).backward()
+        optimiser.step()
+        schedule.step()
     return time.process_time() - began
 
 

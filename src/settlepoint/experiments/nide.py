@@ -229,9 +229,8 @@ def learned(model: NIDE, start: Tensor, y: Tensor, scale: NideScale, draw: torch
         return (model(start[rows]) - y[rows]).square().mean() / share
 
     served, model.settle.stop, model.settle.adjoint = model.settle.stop, TRAINED, BACKWARD
-    some = {"batch": scale.batch, "draw": draw}
-    seconds = fit([(scale.met, met)], model, len(y), lr=scale.lr, **some)
-    seconds += fit([(scale.settled, settled)], model, len(y), lr=scale.lr / 10, **some)
+    each = ((scale.met, met, scale.lr), (scale.settled, settled, scale.lr / 10))
+    seconds = sum(fit(f, model, len(y), steps=n, batch=scale.batch, lr=lr, draw=draw) for n, f, lr in each)
     model.settle.stop, model.settle.adjoint = served, None
     return seconds
 

@@ -34,6 +34,7 @@ from settlepoint.runs import generator_from, seeded
 from settlepoint.spaces import Rows
 
 STOP = Tolerance(1e-13, 1e-13, max_steps=400, growth=1e12, window=400)
+ORDER = 12  # Gauss-Legendre nodes a panel
 SWEPT = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 LEARNED, SWEEP = ("kernel, residual", "kernel, solution"), "volterra constants"
 
@@ -43,15 +44,15 @@ class NieScale(Scale):
     """Sizes of the experiment."""
 
     nodes: Annotated[int, "Gauss-Legendre nodes of a Fredholm equation, and of the learned one"] = 16
-    panels: Annotated[int, "panels of 8 Gauss-Legendre nodes of a Volterra equation"] = 16
+    panels: Annotated[int, "panels of 12 Gauss-Legendre nodes of a Volterra equation"] = 16
     drawn: Annotated[int, "random nodes"] = 400
     train: Annotated[int, "solutions to learn the kernel from"] = 64
     test: Annotated[int, "held-out solutions"] = 200
     hidden: Annotated[int, "units of both hidden layers of the kernel"] = 32
     batch: Annotated[int, "solutions a step"] = 16
     met: Annotated[int, "steps of Adam on the residual of the equation at the known solutions"] = 1500
-    settled: Annotated[int, "steps of Adam through the settled solution, each as dear as about 10 of the others"] = 100
-    lr: Annotated[float, "learning rate at the start of both"] = 5e-3
+    settled: Annotated[int, "steps of Adam through the settled solution, each as dear as about 10 of the others"] = 60
+    lr: Annotated[float, "learning rate at the start of the former; a tenth of it for the latter"] = 5e-3
     thresholds: Annotated[bool, "hold the table to its thresholds"] = True
 
 
@@ -177,7 +178,7 @@ def rule_of(cell: str, problem: Known, scale: NieScale, seed: int):
     if cell == "random nodes":
         return RandomNodes(scale.drawn, 0.0, problem.end, generator_from("nie", cell, seed))
     if problem.volterra:
-        return gauss_legendre(8, 0.0, problem.end, panels=scale.panels)
+        return gauss_legendre(ORDER, 0.0, problem.end, panels=scale.panels)
     return gauss_legendre(scale.nodes, 0.0, problem.end)
 
 
@@ -207,7 +208,7 @@ def taken(solution: Solution) -> float:
 
 def swept(scale: NieScale) -> dict[str, Any]:
     """y = 1 + c int_0^t y ds for growing c."""
-    rule, lines = gauss_legendre(8, 0.0, 1.0, panels=scale.panels), {}
+    rule, lines = gauss_legendre(ORDER, 0.0, 1.0, panels=scale.panels), {}
     for name, solver in (("picard", Picard()), ("anderson", Anderson(5))):
         counts = []
         for c in SWEPT:

@@ -70,8 +70,8 @@ def learned(model: NIE, train: Samples, phases: tuple[int, int], batch: int, lr:
         return (model(train.f[rows]) - train.y[rows]).square().mean() / share
 
     model.settle.stop, model.settle.adjoint = TRAINED, Implicit(order=1)
-    losses = zip(phases, (met, settled), strict=True)
-    seconds = fit(list(losses), model, len(train.y), batch=batch, lr=lr, draw=draw)
+    each = zip(phases, (met, settled), (lr, lr / 10), strict=True)
+    seconds = sum(fit(loss, model, len(train.y), steps=n, batch=batch, lr=rate, draw=draw) for n, loss, rate in each)
     model.settle.stop, model.settle.adjoint = SERVED, None
     return seconds
 
