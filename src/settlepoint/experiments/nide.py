@@ -195,13 +195,13 @@ def trained(cell: str, seed: int, context: Context) -> dict[str, Any]:
     draw = generator_from("nide", name, seed)
     (start, y), (new, wanted) = (system.trajectories(count, rule, draw) for count in (scale.train, scale.test))
     with seeded("nide", kind, seed):
-        model = NIDE(operator_of(kind, scale.hidden).double(), rule, NewtonKrylov(), SERVED)
+        model = NIDE(operator_of(kind, scale.hidden).double(), rule, solver=NewtonKrylov(), stop=SERVED)
     context.progress("learning")
     seconds = learned(model, start, y, scale, generator_from("nide", "order", seed))
     with torch.no_grad():
         found = model(new)
         slopes = [operator.slope(wanted, rule) for operator in (model.operator, system.operator)]
-        true = NIDE(system.operator, rule, NewtonKrylov(), SERVED)(new)
+        true = NIDE(system.operator, rule, solver=NewtonKrylov(), stop=SERVED)(new)
     last = model.settle.last
     assert last is not None
     metrics = {

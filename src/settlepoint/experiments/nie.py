@@ -240,7 +240,7 @@ def kernel(cell: str, seed: int, context: Context) -> dict[str, Any]:
     train, test = (samples(n, rule, draw, gauss_legendre(2 * scale.nodes)) for n in (scale.train, scale.test))
     with seeded("nie", "weights", seed):
         network = Network(scale.hidden).double()
-    model = NIE(IntegralOperator(network), rule, Anderson(5), SERVED)
+    model = NIE(IntegralOperator(network), rule, solver=Anderson(5), stop=SERVED)
     with torch.no_grad():
         untrained = relative(model(test.f), test.y)
     context.progress("learning")

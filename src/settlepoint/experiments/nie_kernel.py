@@ -34,7 +34,7 @@ def samples(count: int, rule: Quadrature, draw: torch.Generator, finer: Quadratu
     p, q = 2 * torch.pi * torch.rand(2, count, 1, 1, generator=draw, dtype=torch.float64)
     f = lambda t: a + b * torch.sin(2 * torch.pi * t + p) + c / 2 * torch.sin(4 * torch.pi * t + q)  # noqa: E731
     with torch.no_grad():
-        y = NIE(IntegralOperator(truth), finer, Anderson(5), Tolerance(1e-12))(f, times=rule.nodes)
+        y = NIE(IntegralOperator(truth), finer, solver=Anderson(5), stop=Tolerance(1e-12))(f, times=rule.nodes)
     return Samples(f(rule.nodes[:, None]), y)
 
 

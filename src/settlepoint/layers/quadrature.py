@@ -65,7 +65,7 @@ class Quadrature:
         times before the first node have its value, and times after the last one that of the last. Raises ValueError for
         times that are not finite or not in [low, high].
         """
-        t = torch.as_tensor(times).detach().to("cpu", torch.float64).reshape(-1)
+        t = torch.as_tensor(times, dtype=torch.float64).detach().cpu().reshape(-1)
         slack = _SLACK * self.length
         if not bool(((t >= self.low - slack) & (t <= self.high + slack)).all()):
             found = t[~((t >= self.low - slack) & (t <= self.high + slack))][0]

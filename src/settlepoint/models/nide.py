@@ -15,9 +15,11 @@ class NIDE(nn.Module):
     """dy/dt = c(t, y) + d(t, y) int_low^t K(t, s) F(y(s)) ds,  y(low) = y_0        (Zappala et al. 2023)
 
     Integrated once more, y = y_0 + int_low^t (...), it is a Volterra equation on the nodes of the rule, solved for all
-    times at once: no step after step, and Picard converges whatever the constants are, factorially. operator: a
-    `MemoryOperator` of c, d, K and F. settle: the FixedPoint layer, with inject="f"; its `last` is the report of the
-    latest pass. One row of the solve is one trajectory, in the norm of L2(low, high).
+    times at once. With Lipschitz constants Picard converges however large they are, factorially, after growing at
+    first; without, as for products of unknowns, take NewtonKrylov(): Picard may leave, and the equation on the nodes
+    may have more solutions than the one that it stands for. operator: a `MemoryOperator` of c, d, K and F. settle: the
+    FixedPoint layer, with inject="f"; its `last` is the report of the latest pass. One row of the solve is one
+    trajectory, in the norm of L2(low, high).
 
         >>> import torch, settlepoint as sp
         >>> from settlepoint.layers import MemoryOperator, gauss_legendre
@@ -30,11 +32,19 @@ class NIDE(nn.Module):
         1.175201194
     """
 
-    def __init__(self, operator: MemoryOperator, rule: Quadrature, solver=None, stop=None, adjoint=None):
+    def __init__(
+        self,
+        operator: MemoryOperator,
+        rule: Quadrature,
+        *,
+        solver: nn.Module | None = None,
+        stop: object | None = None,
+        adjoint: object | None = None,
+    ):
         super().__init__()
         if not isinstance(rule, Quadrature):
             raise TypeError(f"rule must be a Quadrature, whose nodes are fixed, got {type(rule).__name__}")
-        self.settle = FixedPoint(operator, solver, stop, adjoint, inject="f")
+        self.settle = FixedPoint(operator, solver, stop, adjoint, inject="f")  # type: ignore[arg-type]
         self.rule = rule
 
     def extra_repr(self) -> str:

@@ -90,7 +90,7 @@ class NIE(nn.Module):
 
 def bounded(name: str, bound: float | Tensor, like: Tensor) -> Tensor:
     """A Lipschitz constant as a tensor; raises ValueError unless it is >= 0 and fits the table."""
-    found = torch.as_tensor(bound).to(like)
+    found = torch.as_tensor(bound, dtype=torch.float64).to(like)
     if not bool((found >= 0).all()):
         raise ValueError(f"{name} must be >= 0, got {float(found.min()):g}")
     if found.ndim and found.shape != like.shape:
