@@ -144,9 +144,12 @@ class Lag(Net):
 
 
 def operator_of(model: str, hidden: int, width: int = 2) -> MemoryOperator:
-    """nide: c(y), d(y), K(t - s), F(y); ode: c(y) alone; timed: c(t, y) alone. Weights by torch's global generator."""
+    """nide: c(y), d(y), K(t - s), F(y); ode: its c(y) alone; timed: c(t, y) alone, of about as many parameters as nide.
+
+    Weights by torch's global generator.
+    """
     if model == "timed":
-        return MemoryOperator(Net(1 + width, width, hidden))
+        return MemoryOperator(Net(1 + width, width, round(2.09 * hidden)))
     c = Autonomous(width, width, hidden)
     if model == "ode":
         return MemoryOperator(c)

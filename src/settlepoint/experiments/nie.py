@@ -217,10 +217,12 @@ def swept(scale: NieScale) -> dict[str, Any]:
             counts.append(taken(solve(eq, start, solver, replace(STOP, atol=0.0))))
         lines[name] = counts
     lines["factorial"] = [factorial_count(c, STOP.rtol) for c in SWEPT]
-    label = {"x_label": "c", "y_label": "evaluations"}
     metrics = {f"{name} at {c:g}": found[i] for name, found in lines.items() for i, c in enumerate(SWEPT)}
     evals = sum(v for name in ("picard", "anderson") for v in lines[name])
-    return outcome(metrics | {"evals": evals}, {n: curve(SWEPT, v, **label, group=n) for n, v in lines.items()})
+    return outcome(
+        metrics | {"evals": evals},
+        {n: curve(SWEPT, v, x_label="c", y_label="evaluations", group=n) for n, v in lines.items()},
+    )
 
 
 def factorial_count(c: float, tolerance: float) -> float:
