@@ -223,3 +223,15 @@ def test_fixed_steps_train_with_dropout():
     layer(torch.ones(4, 3)).sum().backward()
     assert bool(layer.operator[0].weight.grad.isfinite().all())
     assert layer.last.status.tolist() == [Status.COMPLETED] * 4
+
+
+@pytest.mark.parametrize("inject", ["f", "init", "input"])
+def test_weights_are_those_of_the_norm(inject):
+    """The residual of one step from u, by hand."""
+    operator = (lambda x, u: x + u) if inject == "input" else (lambda x: 2 * x)
+    u, weights = torch.ones(2, 3), torch.tensor([1.0, 4.0, 4.0])
+    layer = FixedPoint(operator, stop=FixedSteps(0, check=True), inject=inject)
+    layer(u, weights=weights)
+    moved = {"f": 2.0, "init": 1.0, "input": 1.0}[inject]
+    assert layer.last is not None
+    torch.testing.assert_close(layer.last.residual, torch.full((2,), 3 * moved))

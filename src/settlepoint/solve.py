@@ -3,7 +3,7 @@
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from settlepoint.adjoints.adjoint import Adjoint
 from settlepoint.adjoints.implicit import Implicit
@@ -15,7 +15,7 @@ from settlepoint.solution import Gradient, Solution, SolveError
 from settlepoint.solvers.picard import Picard
 from settlepoint.solvers.solver import Solver
 from settlepoint.solvers.solver import State as SolverState
-from settlepoint.spaces import State
+from settlepoint.spaces import Rows, State
 from settlepoint.stop import FixedSteps, Stop, Tolerance
 
 
@@ -143,19 +143,27 @@ class FixedPoint(nn.Module):
     def extra_repr(self) -> str:
         return f"inject={self.inject!r}, stop={self.stop}, adjoint={self.adjoint}"
 
-    def posed(self, u: State, x0: State | None = None, context: tuple = ()) -> tuple[Equation, State]:
+    def posed(
+        self, u: State, x0: State | None = None, context: tuple = (), *, weights: Tensor | None = None
+    ) -> tuple[Equation, State]:
         """The equation that `forward` solves for the inputs u, and where it starts."""
+        space = Rows(weights)
         match self.inject:
             case "f":
-                return Equation(self.operator, u, context=context), u if x0 is None else x0
+                return Equation(self.operator, u, space=space, context=context), u if x0 is None else x0
             case "init":
-                return Equation(self.operator, context=context), u if x0 is None else x0
+                return Equation(self.operator, space=space, context=context), u if x0 is None else x0
         inputs = u if isinstance(u, tuple) else (u,)
-        return Equation(self.operator, context=(*inputs, *context)), _zeros(u) if x0 is None else x0
+        return Equation(self.operator, space=space, context=(*inputs, *context)), _zeros(u) if x0 is None else x0
 
-    def forward(self, u: State, x0: State | None = None, context: tuple = ()) -> State:
-        """Fixed points for the inputs u; x0 overrides the start, context is handed to the operator row by row."""
-        eq, start = self.posed(u, x0, context)
+    def forward(
+        self, u: State, x0: State | None = None, context: tuple = (), *, weights: Tensor | None = None
+    ) -> State:
+        """Fixed points for the inputs u; x0 overrides the start, context is handed to the operator row by row.
+
+        weights: of the norm of a row, as for Rows.
+        """
+        eq, start = self.posed(u, x0, context, weights=weights)
         compact = False if self.training and any(_draws(m) for m in self.modules()) else "auto"
         solution = solve(eq, start, self.solver, self.stop, self.adjoint, compact=compact)
         self.last = solution.detach()

@@ -57,6 +57,26 @@ def test_cyclic_and_nearly_triangular_tables_contract(N):
     assert certify.perron(eq, torch.zeros(1, 2, dtype=DOUBLE)).counts() == {"proved": 1}
 
 
+@pytest.mark.parametrize("constant", [1.0, 20.0, 60.0])
+def test_triangular_tables_have_the_root_of_their_diagonal(constant):
+    """N of a Volterra equation: far from normal, no power iteration comes near it."""
+    N = constant / 80 * torch.ones(80, 80, dtype=DOUBLE).tril()
+    root, v = certify.perron_bound(N)
+    assert constant / 80 <= root <= 1.2 * constant / 80
+    assert bool((N @ v <= root * v * (1 + 1e-12)).all())
+
+
+def test_radii_stay_close_where_errors_grow_a_great_deal():
+    """x = N x + 1 with N triangular, an amplification of 1e8: the radius is the error and what rounding may hide."""
+    N = 20 / 80 * torch.ones(80, 80, dtype=DOUBLE).tril()
+    fixed = torch.linalg.solve(torch.eye(80, dtype=DOUBLE) - N, torch.ones(80, 1, dtype=DOUBLE)).T
+    x = fixed * (1 - 1e-3)
+    found = certify.perron(Equation(lambda x: x @ N.T + 1), x, table=N)
+    away = float((x - fixed).norm())
+    assert float(fixed.max()) > 1e8
+    assert away <= float(found.radius) <= 3 * away
+
+
 def test_the_table_follows_pieces():
     """Slices, sums, scales and batch norms: |J| by hand."""
     W = torch.tensor([[0.2, -0.1], [0.0, 0.3]], dtype=DOUBLE)

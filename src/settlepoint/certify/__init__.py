@@ -16,6 +16,7 @@ from settlepoint.certify.kantorovich import kantorovich
 from settlepoint.certify.koopman import koopman_rate
 from settlepoint.certify.krylov import newton_krylov
 from settlepoint.certify.lipschitz import Region, curvature_upper, lipschitz_upper
+from settlepoint.certify.nodewise import nodewise
 from settlepoint.certify.norms import convolution_norm, nonnegative_norm, perron_bound, spectral_norm
 from settlepoint.certify.penalty import jacobian_penalty
 from settlepoint.certify.polynomial import best_rate, class_rate, matrix_rate, residual_polynomial
@@ -66,6 +67,7 @@ __all__ = [
     "matrix_rate",
     "message_passing",
     "newton_krylov",
+    "nodewise",
     "nonnegative_norm",
     "normalisation",
     "perron",

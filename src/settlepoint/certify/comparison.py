@@ -27,7 +27,7 @@ def perron(eq: Equation, x: State, table: Tensor | None = None) -> Certificate:
         N = _given(table, here) if table is not None else _worked_out(here)
         root, weights = perron_bound(N)
         gap = (here.image - here.z).double().abs() + here.rounding[:, None]
-        error = _error(N, gap, weights, root)
+        error = least_error(N, gap, weights, root)
         radius = outward(torch.linalg.vector_norm(error, dim=1), 4 * len(N))
         rate = torch.full_like(radius, root)
         texts = (
@@ -59,12 +59,16 @@ def _worked_out(here: Point) -> Tensor:
     return table
 
 
-def _error(N: Tensor, gap: Tensor, weights: Tensor, root: float) -> Tensor:  # (R, W)
+def least_error(N: Tensor, gap: Tensor, weights: Tensor, root: float) -> Tensor:  # (R, W)
     """The least e with N e + gap <= e, where solving for it is sound to rounding, else from the weighted sup norm."""
     if not root < 1:
         return torch.full_like(gap, torch.inf)
     coarse = weights * (gap / weights).amax(1, keepdim=True) / (1 - root)
-    fine = torch.linalg.solve_ex(torch.eye(len(N), dtype=N.dtype, device=N.device) - N, gap.T)[0].T * (1 + 1e-9)
+    gaps = torch.cat((gap, torch.ones_like(gap[:1])))
+    solved = torch.linalg.solve_ex(torch.eye(len(N), dtype=N.dtype, device=N.device) - N, gaps.T)[0].T
+    fine, rise = solved[:-1], solved[-1]  # N rise + 1 = rise
+    slack = (fine @ N.T + gap - fine).abs().amax(1, keepdim=True)
+    fine = (fine + 8 * slack * rise) * (1 + 1e-9)
     sound = (fine >= fine @ N.T + gap).all(1, keepdim=True) & torch.isfinite(fine).all(1, keepdim=True)
     return torch.where(sound, torch.minimum(fine, coarse), coarse)
 

@@ -82,6 +82,15 @@ def _candidates(table: Tensor, steps: int) -> Iterator[Tensor]:
         values, vectors = torch.linalg.eig(table)
         v = vectors[:, values.real.argmax()].abs()
         yield from (v / v.max() + tiny for tiny in (1e-3, 1e-6, 1e-9, 1e-12))
+        yield from _resolvents(table, float(values.abs().max()))
+
+
+def _resolvents(table: Tensor, root: float) -> Iterator[Tensor]:
+    """v = (I - N / r)^{-1} 1 with r a little above the root, so that N v = r (v - 1): close where N is triangular."""
+    one = table.new_ones(len(table), 1)
+    for above in (1e-6, 1e-3, 1e-2, 1e-1) if root else ():
+        v = torch.linalg.solve_ex(torch.eye(len(table)).to(table) - table / (root * (1 + above)), one)[0][:, 0]
+        yield torch.where((v > 0) & torch.isfinite(v), v, 1.0)
 
 
 def convolution_norm(weight: Tensor, groups: int = 1) -> float:

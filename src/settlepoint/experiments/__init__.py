@@ -41,6 +41,8 @@ MODULES = {
     "shortest-path": "settlepoint.experiments.shortest_path",
     "graph-value-iteration": "settlepoint.experiments.graph_value_iteration",
     "fno-deq-darcy": "settlepoint.experiments.fno_deq_darcy",
+    "nie": "settlepoint.experiments.nie",
+    "nide": "settlepoint.experiments.nide",
     "bench": "settlepoint.experiments.bench",
 }
 """Experiment id to the module that holds it as EXPERIMENT. One line an experiment."""

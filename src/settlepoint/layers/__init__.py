@@ -14,6 +14,7 @@ from settlepoint.layers.graph_attention import SparseAttention, attended
 from settlepoint.layers.halting import Halting
 from settlepoint.layers.held import HeldBatchNorm, HeldDropout, release
 from settlepoint.layers.inputs import SparseLinear
+from settlepoint.layers.integral import IntegralOperator, MemoryOperator, joined
 from settlepoint.layers.linear import linear
 from settlepoint.layers.masks import CopiedDropout
 from settlepoint.layers.normalised import Normalised
@@ -21,6 +22,7 @@ from settlepoint.layers.patches import Patches
 from settlepoint.layers.path import Featured, Links, PathConv
 from settlepoint.layers.propagation import Propagation
 from settlepoint.layers.pyg import pyg
+from settlepoint.layers.quadrature import Quadrature, RandomNodes, gauss_legendre, trapezoidal, weighted_nodes
 from settlepoint.layers.rate import Rate
 from settlepoint.layers.row_norm import RowBounded, rows_projected
 from settlepoint.layers.spectral import clipped
@@ -45,13 +47,17 @@ __all__ = [
     "Halting",
     "HeldBatchNorm",
     "HeldDropout",
+    "IntegralOperator",
     "L2Attention",
     "Links",
+    "MemoryOperator",
     "Mixed",
     "Normalised",
     "Patches",
     "PathConv",
     "Propagation",
+    "Quadrature",
+    "RandomNodes",
     "Rate",
     "RowBounded",
     "SelfAttention",
@@ -64,11 +70,15 @@ __all__ = [
     "adjacency",
     "attended",
     "clipped",
+    "gauss_legendre",
     "incoming_softmax",
+    "joined",
     "l2_attention",
     "linear",
     "pyg",
     "release",
     "rows_projected",
     "transported",
+    "trapezoidal",
+    "weighted_nodes",
 ]

@@ -14,6 +14,8 @@ from settlepoint.models.graphs import Graphs
 from settlepoint.models.ignn import IGNN
 from settlepoint.models.image_transformer import ImageNet, ImageTransformer
 from settlepoint.models.itergnn import IterGNN
+from settlepoint.models.nide import NIDE
+from settlepoint.models.nie import NIE
 from settlepoint.models.pign import PIGN
 
 __all__ = [
@@ -26,6 +28,8 @@ __all__ = [
     "GAT",
     "GCN",
     "IGNN",
+    "NIDE",
+    "NIE",
     "PIGN",
     "DeepGCN",
     "EquilibriumClassifier",
