@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -37,8 +35,11 @@ class Principal:
         if not 1 <= count <= min(flat.shape):
             raise ValueError(f"count must lie in [1, {min(flat.shape)}], got {count}")
         self.mean = flat.mean(0)
-        _, vectors = torch.linalg.eigh((flat - self.mean).T @ (flat - self.mean) / math.sqrt(len(flat)))
-        self.axes = vectors[:, -count:]
+        centred = flat - self.mean
+        if len(flat) < flat.shape[1]:
+            self.axes = torch.linalg.svd(centred, full_matrices=False).Vh[:count].T
+        else:
+            self.axes = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -count:].flip(1)
 
     def __call__(self, images: Tensor) -> Tensor:  # (N, ...) -> (N, count)
         """The features of images."""
