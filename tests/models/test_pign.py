@@ -300,3 +300,24 @@ def test_own_encoder_decoder_and_adjoint(generator: torch.Generator) -> None:
     cut, whole = (torch.autograd.grad(m(x, graphs).square().sum(), encoder[0].weight)[0] for m in (model, exact))
     assert not torch.allclose(cut, whole, rtol=1e-3)
     assert torch.nn.functional.cosine_similarity(cut.flatten(), whole.flatten(), dim=0) > 0.5
+
+
+def test_an_empty_sequence_is_an_encoder_and_posed_is_what_forward_solves() -> None:
+    torch.manual_seed(0)
+    edges = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+    conv, same = GCNConv(4, 4), torch.nn.Sequential()
+    model = PIGN(conv, (4, 4, 4), injection=0.5, encoder=same, decoder=same, stop=Tolerance(atol=1e-6))
+    assert model.encoder is same
+    assert model.decoder is same
+    x, graphs = torch.randn(3, 4), Graphs.one(edges, 3)
+    eq, start = model.posed(x, graphs)
+    found = solve(eq, start, Picard(), Tolerance(atol=1e-6))
+    assert torch.allclose(graphs.nodes(found.value), model(x, graphs), atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [2, 4, 6])
+def test_features_of_another_number_of_nodes(rows: int) -> None:
+    graphs = Graphs(torch.tensor([[0, 1], [1, 0]]), torch.tensor([0, 0, 1]), 2)
+    model = PIGN(GCNConv(4, 4), (3, 4, 2))
+    with pytest.raises(ValueError, match=f"x must have 3 rows, one a node, got {rows}"):
+        model(torch.ones(rows, 3), graphs)

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from settlepoint.models import Graphs
-from settlepoint.training import NodeTask
+from settlepoint.layers import pyg
+from settlepoint.models import PIGN, Graphs
+from settlepoint.training import NodeRecipe, NodeTask, fit_nodes
 
 PART = torch.arange(6)
 
@@ -42,3 +43,9 @@ def test_labels_of_nodes_that_nobody_uses_may_be_missing() -> None:
     y = PART.clone() % 2
     y[2] = -1
     assert task(y=y).y[2] == -1
+
+
+def test_labels_beyond_the_classes_of_the_model() -> None:
+    model = PIGN(pyg().GCNConv(8, 8), (3, 8, 3))
+    with pytest.raises(ValueError, match="y must lie below the 3 classes that the model scores, got 5"):
+        fit_nodes(model, task(y=torch.tensor([0, 1, 0, 1, 5, 0])), NodeRecipe(epochs=1))

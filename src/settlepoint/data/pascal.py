@@ -78,9 +78,10 @@ def _whole(raw: Path) -> bool:
 def _absent(home: Path, split: str) -> str:
     pickles = ", ".join(f"{split}.pickle" for split in SPLITS)
     return (
-        f"PascalVOC-SP is not there: put {split}.npz at {home / f'{split}.npz'}, made from your copy of VOC or SBD by "
-        f"settle data superpixels IMAGES MASKS --classes {CLASSES} -o {split}.npz; or put {pickles} of {ADDRESS} "
-        f"into {home / 'raw'}; or pass download=True where a network exists"
+        f"PascalVOC-SP is not there: put {split}.npz at {home / f'{split}.npz'}, and the other splits beside it, made "
+        f"from your copy of VOC or SBD by settle data superpixels IMAGES MASKS --classes {CLASSES} -o {split}.npz; or "
+        f"from Python, once: pascal(DIR, {split!r}, download=True), or {pickles} of {ADDRESS} in {home / 'raw'} and "
+        "their SHA-256 as vouched=[...]"
     )
 
 

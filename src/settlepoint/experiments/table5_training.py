@@ -11,6 +11,7 @@ from torch import nn
 from settlepoint.experiments.citations import Citations, classes
 from settlepoint.experiments.scale import Context
 from settlepoint.experiments.table5_models import Row
+from settlepoint.models import GAT, GCN, DeepGCN
 from settlepoint.runs import generator_from, seeded
 from settlepoint.training import NodeHistory, NodeRecipe
 from settlepoint.training.copies import Copies
@@ -62,5 +63,8 @@ def choice(chosen: Mapping[str, Any], row: Row, name: str, column: str) -> Mappi
 def evaluations(model: nn.Module, task: NodeTask) -> float:
     """Convolutions in one pass of a model."""
     model.eval()(task.x, task.graphs)
-    settle = getattr(model, "settle", None)
-    return float(settle.last.evals if settle is not None else len(getattr(model, "convs", "ab")))
+    if isinstance(model, DeepGCN):
+        return float(len(model.convs))
+    if isinstance(model, GCN | GAT):
+        return 2.0
+    return float(model.settle.last.evals)  # type: ignore[union-attr]

@@ -20,6 +20,8 @@ class SparseAttention(nn.Module):
 
     def __init__(self, conv: nn.Module, copies: int = 1):
         super().__init__()
+        if conv.edge_dim is not None or getattr(conv, "residual", False):
+            raise ValueError("conv must have neither edge_dim nor residual, which a sparse matrix does not carry")
         self.conv, self.dropout = conv, CopiedDropout(float(conv.dropout), copies)  # type: ignore[arg-type]
         self._places = PlacesOf()
 

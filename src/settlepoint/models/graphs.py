@@ -103,7 +103,9 @@ class Graphs:
         return self.index * self.length + within
 
     def table(self, x: Tensor) -> Tensor:  # (N, h) -> (count, length, h)
-        """The nodes by graph, padded with zeros, which change no norm."""
+        """The nodes by graph, padded with zeros, which change no norm. Raises ValueError for another number of them."""
+        if len(x) != len(self.index):
+            raise ValueError(f"x must have {len(self.index)} rows, one a node, got {len(x)}")
         if len(x) == self.count * self.length:
             return x.reshape(self.count, self.length, x.shape[1])
         empty = x.new_zeros(self.count * self.length, x.shape[1])

@@ -47,8 +47,8 @@ class PIGN(nn.Module):
     ):
         super().__init__()
         features, hidden, classes = channels
-        self.encoder = encoder or SparseLinear(features, copies * hidden, copies=copies)
-        self.decoder = decoder or Blocks(hidden, classes, copies)
+        self.encoder = SparseLinear(features, copies * hidden, copies=copies) if encoder is None else encoder
+        self.decoder = Blocks(hidden, classes, copies) if decoder is None else decoder
         operator = Propagation(transported(conv, transport), hidden, injection, copies)
         usual = FixedPoint.smoothed(operator, inject="input")
         chosen = solver or usual.solver, stop or usual.stop, adjoint
@@ -75,6 +75,11 @@ class PIGN(nn.Module):
     def context(self, graphs: Graphs) -> tuple[Tensor, Graphs]:
         """What T sees besides x and u: the numbers of the graphs, gathered as they finish, and the graphs."""
         return torch.arange(graphs.count, device=graphs.index.device), graphs
+
+    def posed(self, x: Tensor, graphs: Graphs):
+        """The equation that forward solves, and where it starts: what certify.verdict and certify.graph ask for."""
+        u = self.encode(x, graphs)
+        return self.settle.posed(u, u, self.context(graphs))
 
     def forward(self, x: Tensor, graphs: Graphs) -> Tensor:
         release(self.operator)

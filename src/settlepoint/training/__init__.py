@@ -12,8 +12,10 @@ from settlepoint.training.graphs import (
     macro_f1,
 )
 from settlepoint.training.nodes import NodeHistory, NodeRecipe, NodeTask, fit_nodes
+from settlepoint.training.settled import AllIterates, iterates
 
 __all__ = [
+    "AllIterates",
     "GraphHistory",
     "GraphRecipe",
     "History",
@@ -29,6 +31,7 @@ __all__ = [
     "fit",
     "fit_graphs",
     "fit_nodes",
+    "iterates",
     "load",
     "macro_f1",
     "majority",
