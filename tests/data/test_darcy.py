@@ -69,7 +69,9 @@ def test_a_file_that_is_not_the_known_one_is_refused_before_it_is_read(tmp_path:
 def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
     path = tmp_path / "trap.pt"
     torch.save({"x": torch.zeros(1, 2, 2), "y": Trap(tmp_path / "sprung")}, path)
-    with pytest.raises(DataError, match=r"no file of plain tensors.*is not run: put the file that `settle data list`"):
+    with pytest.raises(
+        DataError, match=r"no file of plain tensors, and nothing in it is run \(UnpicklingError\): put the file"
+    ):
         darcy_file(path)
     path.write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
     with pytest.raises(DataError, match="put the file that `settle data list` names at"):

@@ -91,7 +91,8 @@ class FnoDeqDarcy(Experiment):
             "layers of their own; fno long: `longer` times the epochs; tied: one layer four times; tied deep: as often "
             "as unrolled; unrolled: the cell of fno-deq, a fixed number of Picard steps and their gradient; fno-deq: "
             "Anderson(3) in training to a relative residual of 1e-2 with the implicit gradient, at test to 1e-4, "
-            "each sample on its own. mean: the mean training pressure; ridge: a linear map; both linear in between "
+            "each sample on its own. The FNOs see their input once, the last two "
+            "at every step. mean: the mean training pressure; ridge: a linear map; both linear in between "
             "points on 32 x 32.",
         ),
         Table(
