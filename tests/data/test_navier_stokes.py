@@ -93,7 +93,7 @@ def test_energy_follows_its_budget() -> None:
 
 
 def test_agrees_with_the_advective_form_by_complex_transforms() -> None:
-    """u w_x + v w_y on a grid of twice the points, by the classical Runge-Kutta method in small steps."""
+    """u w_x + v w_y, products cut at the same wavenumber, by the classical Runge-Kutta method in small steps."""
     n, nu, dt = 32, 1e-2, 1 / 256
     k = torch.fft.fftfreq(n, dtype=torch.float64) * n * TURN
     kx, ky = torch.meshgrid(k, k, indexing="ij")

@@ -81,24 +81,25 @@ def _binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if not content or len(content) % _RECORD:
         raise DataError(f"{path} is cut short: its size must be a multiple of {_RECORD} bytes, got {len(content)}")
     records = np.frombuffer(content, np.uint8).reshape(-1, _RECORD)
-    return records[:, 1:], _classes(path, records[:, 0])
+    return records[:, 1:], _classes(path, records[:, 0].tolist())
 
 
 def _pickled(path: Path) -> tuple[np.ndarray, np.ndarray]:
     found = _Plain.read(path)
-    held = {key.decode() if isinstance(key, bytes) else key: value for key, value in found.items()}
+    held = {key.decode(errors="replace") if isinstance(key, bytes) else key: value for key, value in found.items()}
     pixels, classes = held.get("data"), held.get("labels")
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (_RECORD - 1,):
         raise DataError(f"{path} must hold data, (N, {_RECORD - 1}) bytes, got {type(pixels).__name__}")
     if not isinstance(classes, list) or len(classes) != len(pixels):
         raise DataError(f"{path} must hold labels, one for each of {len(pixels)} images, got {type(classes).__name__}")
-    return pixels, _classes(path, np.asarray(classes))
+    return pixels, _classes(path, classes)
 
 
-def _classes(path: Path, values: np.ndarray) -> np.ndarray:
-    if values.dtype.kind not in "iu" or values.min(initial=0) < 0 or values.max(initial=0) > 9:
-        raise DataError(f"{path} must hold class numbers from 0 to 9, got {values.min()} to {values.max()}")
-    return values
+def _classes(path: Path, values: list[Any]) -> np.ndarray:
+    for value in values:
+        if not isinstance(value, int) or not 0 <= value <= 9:
+            raise DataError(f"{path} must hold class numbers from 0 to 9, got {value!r:.40}")
+    return np.array(values, dtype=np.int64)
 
 
 def _content(path: Path) -> bytes:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from settlepoint.data.files import appearing
 from settlepoint.data.fluid import Flow
 from settlepoint.data.graph_file import load_arrays
 from settlepoint.data.image_graphs import kept_in, new_file
@@ -29,7 +30,7 @@ class Trajectories:
     """What a file of trajectories holds: `count` of them, with a frame at time 0 and at every multiple of `every`.
 
     Trajectory i starts from a field drawn with a generator of its own, seeded by `seed` and i: it is the same whatever
-    the count. Raises ValueError for a count below 1 and for an `until` that is no multiple of `every`.
+    the count. Raises ValueError for a count below 1, a seed below 0 and for an `until` that is no multiple of `every`.
     """
 
     count: int
@@ -39,8 +40,8 @@ class Trajectories:
     flow: Flow = field(default_factory=Flow)
 
     def __post_init__(self):
-        if self.count < 1:
-            raise ValueError(f"count must be at least 1, got {self.count}")
+        if self.count < 1 or self.seed < 0:
+            raise ValueError(f"count must be at least 1 and seed at least 0, got {self.count} and {self.seed}")
         if not self.every > 0 or self.frames < 2 or abs(self.times[-1] - self.until) > 1e-9 * self.until:
             raise ValueError(f"until must be a multiple of every = {self.every:g}, got {self.until:g}")
 
@@ -77,7 +78,8 @@ def write_trajectories(path: Path, wanted: Trajectories, report: Report = lambda
     for rows, part in zip(groups, parts, strict=True):
         report(f"trajectory {rows.start}", rows.start, wanted.count)
         if not part.exists():
-            _save(part, _computed(wanted, rows))
+            with appearing(part) as half, half.open("wb") as file:
+                np.save(file, _computed(wanted, rows))
     report("writing", wanted.count, wanted.count)
     _join(path, parts, wanted)
     for part in kept_in(path).glob("*.npy"):
@@ -107,46 +109,23 @@ def _digest(wanted: Trajectories) -> str:
 
 
 def _computed(wanted: Trajectories, rows: range) -> np.ndarray:  # (len(rows), T, n, n)
-    draws = [torch.Generator().manual_seed(_seed(wanted.seed, row)) for row in rows]
+    seeds = [int(np.random.SeedSequence((wanted.seed, row)).generate_state(1)[0]) for row in rows]
+    draws = [torch.Generator().manual_seed(seed) for seed in seeds]
     first = torch.cat([initial_vorticity(1, draw, wanted.flow.size) for draw in draws])
     return torch.cat((first[:, None], trajectories(first, wanted.times[1:], wanted.flow)), 1).float().numpy()
 
 
-def _seed(*numbers: int) -> int:
-    return int.from_bytes(hashlib.sha256(repr(numbers).encode()).digest()[:8], "big") >> 1
-
-
-def _save(part: Path, frames: np.ndarray) -> None:
-    half = part.with_suffix(".half")
-    try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        with half.open("wb") as file:
-            np.save(file, frames)
-        half.replace(part)
-    except OSError as error:
-        raise DataError(f"could not write {part}: {error}") from error
-    finally:
-        half.unlink(missing_ok=True)
-
-
 def _join(path: Path, parts: list[Path], wanted: Trajectories) -> None:
     """One npz of all parts, one part in memory at a time."""
-    half, digest = path.with_name(path.name + ".part"), hashlib.sha256()
-    shape = (wanted.count, wanted.frames, wanted.flow.size, wanted.flow.size)
-    try:
-        with zipfile.ZipFile(half, "w") as archive:
-            with archive.open("w.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
-                for part in parts:
-                    block = np.load(part, allow_pickle=False).astype("<f4").tobytes()
-                    digest.update(block)
-                    file.write(block)
-            small = {"times": np.array(wanted.times), "spec": json.dumps(asdict(wanted)), "sha256": digest.hexdigest()}
-            for name, value in small.items():
-                with archive.open(f"{name}.npy", "w") as file:
-                    np.lib.format.write_array(file, np.asarray(value), allow_pickle=False)
-        half.replace(path)
-    except OSError as error:
-        raise DataError(f"could not write {path}: {error}") from error
-    finally:
-        half.unlink(missing_ok=True)
+    digest, shape = hashlib.sha256(), (wanted.count, wanted.frames, wanted.flow.size, wanted.flow.size)
+    with appearing(path) as half, zipfile.ZipFile(half, "w") as archive:
+        with archive.open("w.npy", "w", force_zip64=True) as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+            for part in parts:
+                block = np.load(part, allow_pickle=False).astype("<f4").tobytes()
+                digest.update(block)
+                file.write(block)
+        small = {"times": np.array(wanted.times), "spec": json.dumps(asdict(wanted)), "sha256": digest.hexdigest()}
+        for name, value in small.items():
+            with archive.open(f"{name}.npy", "w") as file:
+                np.lib.format.write_array(file, np.asarray(value), allow_pickle=False)

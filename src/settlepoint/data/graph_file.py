@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from settlepoint.data.files import appearing
 from settlepoint.data.graph_set import UNSCORED, GraphSet
 from settlepoint.data.registry import DataError
 from settlepoint.data.superpixels import ImageGraph
@@ -47,16 +48,8 @@ def write_graphs(
 
 def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """Through a file of another name, so that path is whole or not there."""
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        part.replace(path)
-    except OSError as error:
-        raise DataError(f"could not write {path}: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with appearing(path) as part, part.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def _small(values: np.ndarray, least: type[np.signedinteger] = np.int8) -> np.ndarray:

@@ -56,10 +56,10 @@ def trajectories(
 def _check(start: Tensor, flow: Flow) -> None:
     if start.ndim != 3 or start.shape[1:] != (flow.size, flow.size):
         raise ValueError(f"start must be (B, {flow.size}, {flow.size}) for this flow, got {tuple(start.shape)}")
-    if not start.is_floating_point() or not bool(start.isfinite().all()):
-        raise ValueError(
-            f"start must be finite real numbers, got {start.dtype}" + " with others in it" * start.is_floating_point()
-        )
+    if not start.is_floating_point():
+        raise ValueError(f"start must be finite real numbers, got {start.dtype}")
+    if not bool(start.isfinite().all()):
+        raise ValueError(f"start must be finite, got {int((~start.isfinite()).sum())} numbers that are not")
 
 
 def _steps(times: Sequence[float], dt: float) -> list[int]:

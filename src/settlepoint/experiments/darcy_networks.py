@@ -1,8 +1,7 @@
-"""The networks of fno-deq-darcy, with the settings that were chosen for each."""
+"""The networks of fno-deq-darcy."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
@@ -21,19 +20,6 @@ SERVED = Tolerance(atol=0.0, rtol=1e-4, max_steps=200)
 """What every test sample is solved to."""
 
 DEPTHS = (1, 2, 4, 8, 12, 16, 24, 32, 48)
-CHOSEN: Mapping[str, Mapping[str, float]] = {
-    "fno": {
-        "width 8, modes 8, lr 1e-2": 11.96, "width 8, modes 8, lr 2e-2": 11.63, "width 11, modes 6, lr 1e-2": 11.40,
-        "width 11, modes 6, lr 2e-2": 11.45, "width 13, modes 5, lr 1e-2": 11.49, "width 13, modes 5, lr 2e-2": 11.08,
-    },
-    "tied": {"width 16, modes 8, lr 1e-2": 11.42, "width 22, modes 6, lr 1e-2": 11.28},
-    "unrolled": {"width 16, modes 8, lr 1e-2": 9.99},
-    "fno-deq": {
-        "width 16, modes 8, lr 1e-2": 9.92, "width 16, modes 8, lr 2e-2": 9.49, "width 22, modes 6, lr 1e-2": 9.75,
-    },
-}  # fmt: skip
-"""Relative L2 (%) on the 100 validation samples, clean, after 12 epochs from one seed: what the settings are from."""
-
 NETWORKS = ("fno", "fno long", "tied", "tied deep", "unrolled", "fno-deq")
 
 
@@ -42,7 +28,7 @@ class DarcyScale(Scale):
     """Sizes of the experiment."""
 
     train: Annotated[int, "samples to train on, of 1,000"] = 900
-    val: Annotated[int, "samples held out, by which settings were chosen"] = 100
+    val: Annotated[int, "samples held out, to choose settings by"] = 100
     noise: Annotated[float, "noise on the input, in its standard deviations, in training and test alike"] = 0.5
     width: Annotated[int, "channels of the networks of one layer"] = 16
     modes: Annotated[int, "frequencies of the networks of one layer"] = 8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any
@@ -45,6 +45,20 @@ class FlowScale(Scale):
     batch: Annotated[int, "trajectories a step"] = 25
     lr: Annotated[float, "learning rate at the start; it falls to 0 along a cosine"] = 3e-3
     thresholds: Annotated[bool, "hold the tables to their thresholds"] = True
+
+
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    "smoke": {
+        "seeds": 1, "train": 60, "test": 20, "solved": 16, "grid": 8, "since": 2, "frames": 4, "width": 16, "heads": 2,
+        "patch": 4, "period": 2, "epochs": 4, "batch": 10, "thresholds": False,
+    },
+    "cpu": {"seeds": 3},
+    "paper": {
+        "seeds": 5, "train": 4000, "test": 1000, "solved": 64, "grid": 64, "dt": 0.05, "since": 0, "frames": 25,
+        "width": 192, "heads": 6, "depth": 4, "patch": 8, "epochs": 100, "lr": 1e-3,
+    },
+}  # fmt: skip
+"""Of table2 and table2-settled."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -209,9 +209,9 @@ def trained(cell: str, seed: int, context: Context) -> dict[str, Any]:
     last = model.settle.last
     assert last is not None
     metrics = {
-        "error": overall(found, wanted), "slope error": overall(*slopes),
-        "persistence": overall(new[:, None].expand_as(wanted), wanted),
-        "mean": overall(y.mean(0).expand_as(wanted), wanted), "floor": overall(true, wanted),
+        "error": relative(found, wanted), "slope error": relative(*slopes),
+        "persistence": relative(new[:, None].expand_as(wanted), wanted),
+        "mean": relative(y.mean(0).expand_as(wanted), wanted), "floor": relative(true, wanted),
         "settled": 100 * float(last.converged.double().mean()), "training seconds": seconds,
         "parameters": sum(p.numel() for p in model.parameters()), "evals": float(last.evals.double().mean()),
     }  # fmt: skip
@@ -237,11 +237,6 @@ def learned(model: NIDE, start: Tensor, y: Tensor, scale: NideScale, draw: torch
     seconds = sum(fit(f, model, len(y), steps=n, batch=scale.batch, lr=lr, draw=draw) for n, f, lr in each)
     model.settle.stop, model.settle.adjoint = served, None
     return seconds
-
-
-def overall(found: Tensor, y: Tensor) -> float:
-    """Mean over trajectories of 100 ||found - y|| / ||y||, over times and components."""
-    return relative(found.flatten(1), y.flatten(1))
 
 
 EXPERIMENT = Nide()

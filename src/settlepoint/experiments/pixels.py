@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,20 @@ class PixelScale(Scale):
     fewest: Annotated[int, "settled: iterations that a step of training takes at least"] = 1
     most: Annotated[int, "settled: and at most"] = 4
     thresholds: Annotated[bool, "hold the tables to their thresholds"] = True
+
+
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    "smoke": {
+        "seeds": 1, "train": 200, "test": 40, "width": 16, "heads": 2, "depth": 1, "epochs": 1, "batch": 20,
+        "thresholds": False,
+    },
+    "cpu": {"seeds": 3},
+    "paper": {
+        "seeds": 5, "train": 50_000, "test": 10_000, "patch": 2, "shifted": False, "width": 192, "heads": 3,
+        "depth": 16, "epochs": 100, "batch": 128, "lr": 1e-3, "most": 8,
+    },
+}  # fmt: skip
+"""Of table3, where `most` is of no use, and table3-settled."""
 
 
 class Painter(nn.Module):

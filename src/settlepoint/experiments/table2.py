@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from settlepoint.experiments.experiment import (
     Check,
@@ -17,7 +17,7 @@ from settlepoint.experiments.experiment import (
     curve,
     outcome,
 )
-from settlepoint.experiments.flow_frames import FlowScale, build, contraction, errors, fitted, task
+from settlepoint.experiments.flow_frames import SIZES, FlowScale, build, contraction, errors, fitted, task
 from settlepoint.models.field_transformer import Form, Kind
 
 ROWS: dict[str, tuple[Kind, Form]] = {
@@ -50,17 +50,7 @@ class Table2(Experiment):
         "unrolled network and not a fixed point."
     )
     source = "Operator Learning Meets Numerical Analysis, Table 2"
-    scales = {
-        "smoke": FlowScale(
-            seeds=1, train=60, test=20, solved=16, grid=8, since=2, frames=4, width=16, heads=2, patch=4, period=2,
-            epochs=4, batch=10, thresholds=False,
-        ),
-        "cpu": FlowScale(seeds=3),
-        "paper": FlowScale(
-            seeds=5, train=4000, test=1000, solved=64, grid=64, dt=0.05, since=0, frames=25, width=192, heads=6,
-            depth=4, patch=8, epochs=100, lr=1e-3,
-        ),
-    }  # fmt: skip
+    scales: ClassVar = {name: FlowScale(**sizes) for name, sizes in SIZES.items()}
     scaled_down = {
         "smoke": "8 x 8 points, 60 trajectories, 4 epochs",
         "cpu": "16 x 16 points of a solution on 32 x 32, 1,000 trajectories, frames 11-20 seen, 21-30 asked for, one "

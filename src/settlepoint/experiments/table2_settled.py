@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from torch import Tensor
 
@@ -20,7 +20,17 @@ from settlepoint.experiments.experiment import (
     curve,
     outcome,
 )
-from settlepoint.experiments.flow_frames import KINDS, FlowScale, FlowTask, build, contraction, errors, fitted, task
+from settlepoint.experiments.flow_frames import (
+    KINDS,
+    SIZES,
+    FlowScale,
+    FlowTask,
+    build,
+    contraction,
+    errors,
+    fitted,
+    task,
+)
 from settlepoint.models import FieldTransformer
 from settlepoint.runs import generator_from
 from settlepoint.training.settled import AllIterates
@@ -54,17 +64,7 @@ class Table2Settled(Experiment):
         "time of training a network that is not iterated gets further still."
     )
     source = "Operator Learning Meets Numerical Analysis, Table 2, trained anew"
-    scales = {
-        "smoke": SettledScale(
-            seeds=1, train=60, test=20, solved=16, grid=8, since=2, frames=4, width=16, heads=2, patch=4, period=2,
-            epochs=4, batch=10, thresholds=False,
-        ),
-        "cpu": SettledScale(seeds=3),
-        "paper": SettledScale(
-            seeds=5, train=4000, test=1000, solved=64, grid=64, dt=0.05, since=0, frames=25, width=192, heads=6,
-            depth=4, patch=8, epochs=100, lr=1e-3,
-        ),
-    }  # fmt: skip
+    scales: ClassVar = {name: SettledScale(**sizes) for name, sizes in SIZES.items()}
     scaled_down = {
         "smoke": "8 x 8 points, 60 trajectories, 4 epochs",
         "cpu": "16 x 16 points of a solution on 32 x 32, 1,000 trajectories, one block of width 48",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -19,7 +19,7 @@ from settlepoint.experiments.experiment import (
     curve,
     outcome,
 )
-from settlepoint.experiments.pixels import PixelScale, build, fitted, pictures, scores, task
+from settlepoint.experiments.pixels import SIZES, PixelScale, build, fitted, pictures, scores, task
 
 ITERATED = {"N = 1": 1, "N = 2": 2, "N = 3": 3}
 CONTROLS = ("N = 1, longer", "three times the blocks")
@@ -44,16 +44,7 @@ class Table3(Experiment):
     )
     source = "Operator Learning Meets Numerical Analysis, Table 3"
     needs = (lambda context: task(context),)
-    scales = {
-        "smoke": PixelScale(
-            seeds=1, train=200, test=40, width=16, heads=2, depth=1, epochs=1, batch=20, thresholds=False
-        ),
-        "cpu": PixelScale(seeds=3),
-        "paper": PixelScale(
-            seeds=5, train=50_000, test=10_000, patch=2, shifted=False, width=192, heads=3, depth=16, epochs=100,
-            batch=128, lr=1e-3,
-        ),
-    }  # fmt: skip
+    scales: ClassVar = {name: PixelScale(**sizes) for name, sizes in SIZES.items()}
     scaled_down = {
         "smoke": "200 images, one epoch",
         "cpu": "5,000 images that were JPEG in between, 2 blocks of width 64 on patches of 4 points instead of 16 of "

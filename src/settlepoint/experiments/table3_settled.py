@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from settlepoint import Anderson, Tolerance, solve
 from settlepoint.data.pixel_dropout import painted
@@ -18,7 +18,7 @@ from settlepoint.experiments.experiment import (
     curve,
     outcome,
 )
-from settlepoint.experiments.pixels import PixelScale, build, fitted, pictures, scores, task
+from settlepoint.experiments.pixels import SIZES, PixelScale, build, fitted, pictures, scores, task
 from settlepoint.models import ImageTransformer
 from settlepoint.runs import generator_from
 from settlepoint.training.settled import AllIterates
@@ -39,16 +39,7 @@ class Table3Settled(Experiment):
     )
     source = "Operator Learning Meets Numerical Analysis, Table 3, trained anew"
     needs = (lambda context: task(context),)
-    scales = {
-        "smoke": PixelScale(
-            seeds=1, train=200, test=40, width=16, heads=2, depth=1, epochs=1, batch=20, thresholds=False
-        ),
-        "cpu": PixelScale(seeds=3),
-        "paper": PixelScale(
-            seeds=5, train=50_000, test=10_000, patch=2, shifted=False, width=192, heads=3, depth=16, epochs=100,
-            batch=128, lr=1e-3, most=8,
-        ),
-    }  # fmt: skip
+    scales: ClassVar = {name: PixelScale(**sizes) for name, sizes in SIZES.items()}
     scaled_down = {
         "smoke": "200 images, one epoch",
         "cpu": "5,000 images that were JPEG in between, 2 blocks of width 64 on patches of 4 points, 600 steps",
@@ -68,8 +59,9 @@ class Table3Settled(Experiment):
                 Column("training seconds", "Training", "CPU s", ".0f"),
             ),
             caption="x <- (x + T(x, f, m)) / 2 from f, the mean of the kept pixels among 5 x 5; what is known stays. "
-            "settled: the loss on all of 1 to 4 iterates, ahead of which up to 4 go without a gradient; as trained: "
-            "at 8 iterations. as long: as many epochs as take the CPU time of the settled one. Images settle when "
+            "settled: the loss on all of `fewest` to `most` iterates, ahead of which up to `most` go without a "
+            "gradient; as trained: at 8 iterations. as long: three times the epochs, whose CPU time stands beside that "
+            "of settled. Images settle when "
             "Anderson(5) brings the relative residual below 1e-3.",
             command="settle run table3-settled --scale {scale} --seeds {seeds}",
         ),

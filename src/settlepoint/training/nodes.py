@@ -99,13 +99,16 @@ def fit_copies(
     after_epoch is told the mean validation accuracy.
     """
     model, start = copies.wide, time.process_time()
-    _check_classes(copies, task)
+    top = int(task.y[task.train | task.val | task.test].max())
     optimizer = torch.optim.Adam(model.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
     lines = [NodeHistory([], [], [], [], 0.0) for _ in copies.narrow]
     kept: list[dict[str, Tensor]] = [{} for _ in copies.narrow]
     for epoch in range(recipe.epochs):
         model.train()
-        losses = _losses(model(task.x, task.graphs), task, task.train, len(copies))
+        scores = model(task.x, task.graphs)
+        if top >= (classes := scores.shape[1] // len(copies)):
+            raise ValueError(f"y must lie below the {classes} classes that the model scores, got {top}")
+        losses = _losses(scores, task, task.train, len(copies))
         optimizer.zero_grad()
         losses.sum().backward()
         optimizer.step()
@@ -117,15 +120,6 @@ def fit_copies(
         if after_epoch is not None:
             after_epoch(epoch, sum(line.val[-1] for line in lines) / len(lines))
     return _ended(copies, lines, kept, time.process_time() - start)
-
-
-@torch.no_grad()
-def _check_classes(copies: Copies, task: NodeTask) -> None:
-    """Every label that is used must be one of the classes that a copy scores. Raises ValueError."""
-    classes = copies.narrow[0].eval()(task.x, task.graphs).shape[1]
-    top = int(task.y[task.train | task.val | task.test].max())
-    if top >= classes:
-        raise ValueError(f"y must lie below the {classes} classes that the model scores, got {top}")
 
 
 def _ended(
