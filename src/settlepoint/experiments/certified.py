@@ -12,7 +12,7 @@ from torch import Tensor
 
 from settlepoint import Equation, Solver, certify, solve
 from settlepoint.certify.certificate import Certificate, refused
-from settlepoint.experiments import settling
+from settlepoint.experiments import measuring
 from settlepoint.experiments.experiment import curve
 from settlepoint.experiments.planted import Cases
 from settlepoint.experiments.theory_trials import length
@@ -147,7 +147,7 @@ class Posed:
     def cost(self, method: str, repeats: int) -> dict[str, float]:
         """CPU milliseconds a sample, and in per cent of the solve's: the least of interleaved rounds."""
         solving = lambda: solve(self.eq, self.x0, self.solver, self.stop)  # noqa: E731
-        seconds = settling.cpu_seconds({"solve": solving, "certificate": lambda: self.held(method)}, repeats)
+        seconds = measuring.cpu_seconds({"solve": solving, "certificate": lambda: self.held(method)}, repeats)
         rows = len(self.value)
         return {
             "ms": 1e3 * seconds["certificate"] / rows,

@@ -26,7 +26,7 @@ from settlepoint import (
     solve,
 )
 from settlepoint.data import Split, digits
-from settlepoint.experiments import settling
+from settlepoint.experiments import measuring, settling
 from settlepoint.experiments.digits_peer import Cell, PeerSettle, peer_solve
 from settlepoint.experiments.experiment import (
     Check,
@@ -279,7 +279,7 @@ def _beside(eq: Equation, x0: Tensor, u: Tensor, solution: Solution, scale: Digi
     batch = solve(eq, x0, Picard(), SERVED, compact=False)
     cell = cast(Cell, eq.operator)
     peer, calls = peer_solve(cell, u, SERVED)
-    seconds = settling.cpu_seconds(
+    seconds = measuring.cpu_seconds(
         {
             "rows": lambda: solve(eq, x0, Picard(), SERVED),
             "batch": lambda: solve(eq, x0, Picard(), SERVED, compact=False),

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
-from unittest import mock
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from settlepoint import Anderson, Equation, FixedSteps, Implicit, Picard, Tolerance, Unrolled, solve
+from settlepoint.experiments.measuring import Measure, alone, cpu_seconds, peak
 from settlepoint.layers import Blocks, adjacency, pyg
 from settlepoint.models import PIGN, Graphs
 from settlepoint.runs import generator_from
 
-Measure = Callable[[int], tuple[float, float]]
 NODES, LINKS, HIDDEN, STEPS = 2708, 5278, 64, 100
 TIGHT = Tolerance(atol=0.0, rtol=1e-8, max_steps=1000)
 
@@ -45,7 +39,7 @@ def overhead(*, matrix: bool) -> Measure:
     """
 
     def measure(repeats: int) -> tuple[float, float]:
-        seconds = _alone(_iterations, matrix, repeats, MALLOC_TRIM_THRESHOLD_=2**30, MALLOC_MMAP_THRESHOLD_=2**25)
+        seconds = alone(_iterations, matrix, repeats, MALLOC_TRIM_THRESHOLD_=2**30, MALLOC_MMAP_THRESHOLD_=2**25)
         return seconds["ours"] / seconds["bare"], seconds["peer"] / seconds["bare"]
 
     return measure
@@ -53,7 +47,6 @@ def overhead(*, matrix: bool) -> Measure:
 
 @torch.no_grad()
 def _iterations(matrix: bool, repeats: int) -> Mapping[str, float]:
-    torch.set_num_threads(1)
     graphs, model = citations(matrix=matrix), pign(matrix=matrix)
     u = torch.randn(1, NODES, HIDDEN, generator=generator_from("bench", "pign"))
     conv, context = model.operator.conv, model.context(graphs)
@@ -69,7 +62,7 @@ def _iterations(matrix: bool, repeats: int) -> Mapping[str, float]:
         for _ in range(STEPS):
             h = torch.lerp(conv(h, graphs.edges), u[0], 0.1)
 
-    return _least({"ours": lambda: model.settle(u, u, context), "peer": plain, "bare": bare}, repeats)
+    return cpu_seconds({"ours": lambda: model.settle(u, u, context), "peer": plain, "bare": bare}, repeats)
 
 
 def evaluations(repeats: int) -> tuple[float, float]:
@@ -91,29 +84,18 @@ def growth(repeats: int) -> tuple[float, float]:
     del repeats
     found = []
     for name in ("implicit", "unrolled"):
-        few, many = (_alone(_peak, name, steps, MALLOC_MMAP_THRESHOLD_=2**16) for steps in (40, 160))
+        few, many = (alone(_peak, name, steps, MALLOC_MMAP_THRESHOLD_=2**16) for steps in (40, 160))
         found.append(many - few)
     return found[0], found[1]
 
 
-def _alone(call: Callable[..., Any], *given: object, **malloc: int) -> Any:
-    """What call(*given) returns in a process of its own, with these settings of glibc's malloc."""
-    with mock.patch.dict(os.environ, {name: str(value) for name, value in malloc.items()}):
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            return pool.apply(call, given)
-
-
 def _peak(name: str, steps: int) -> float:
     """MB over what is resident before."""
-    torch.set_num_threads(1)
     graphs, model = citations(matrix=True), pign(matrix=True, transport="learned")
     model.operator.conv.lin = Blocks(HIDDEN, HIDDEN, bias=False)  # type: ignore[union-attr]
     u = torch.randn(1, NODES, HIDDEN, generator=generator_from("bench", "pign"), requires_grad=True)
     _backward(model, u, graphs, name, 3)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is from now on
-    before = _status_kib("VmRSS")
-    _backward(model, u, graphs, name, steps)
-    return (_status_kib("VmHWM") - before) / 1024
+    return peak(lambda: _backward(model, u, graphs, name, steps))
 
 
 def _backward(model: PIGN, u: Tensor, graphs: Graphs, name: str, steps: int) -> None:
@@ -121,24 +103,6 @@ def _backward(model: PIGN, u: Tensor, graphs: Graphs, name: str, steps: int) -> 
     model.settle.adjoint = Unrolled() if name == "unrolled" else Implicit(Anderson(5), within)
     model.settle.stop = FixedSteps(steps)
     model.settle(u, u, model.context(graphs)).square().mean().backward()  # type: ignore[union-attr]
-
-
-def _status_kib(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1])
-
-
-def _least(variants: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """The least process seconds of every variant, interleaved, after one call each."""
-    for call in variants.values():
-        call()
-    found = dict.fromkeys(variants, float("inf"))
-    for _ in range(repeats):
-        for name, call in variants.items():
-            begin = time.process_time()
-            call()
-            found[name] = min(found[name], time.process_time() - begin)
-    return found
 
 
 GRAPHS: Mapping[str, tuple[Measure, float | None, str, str]] = {

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from settlepoint.equation import Equation
+from settlepoint.experiments.measuring import cpu_seconds
 from settlepoint.experiments.plain_losses import Loss, Trained, adam, chandrasekhar, linear, van_der_pol
-from settlepoint.experiments.settling import cpu_seconds
 from settlepoint.learn import Adam, Fit, LevenbergMarquardt, Trainer, fit
 from settlepoint.problems import Batch, Chandrasekhar, Family, LinearFamily, SmallSystems, VanDerPol
 from settlepoint.runs import generator_from

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -43,23 +42,6 @@ def recheck(eq: Equation, solution: Solution, tolerance: Tolerance) -> dict[str,
         "largest residual": residual.max().item(),
         "false claims": int((claimed > allowed[solution.converged]).sum()),
     }
-
-
-def cpu_seconds(variants: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """The least CPU seconds of each variant over `repeats` rounds, in every round one call of each; one call before.
-
-    Every other round goes backwards: what the variant before leaves in caches and heap is worth some per cent.
-    """
-    best = dict.fromkeys(variants, float("inf"))
-    names = list(variants)
-    for call in variants.values():
-        call()
-    for k in range(repeats):
-        for name in names if k % 2 == 0 else reversed(names):
-            start = time.process_time()
-            variants[name]()
-            best[name] = min(best[name], time.process_time() - start)
-    return best
 
 
 def settled_share(solution: Solution) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from settlepoint.equation import Equation
-from settlepoint.experiments.settling import cpu_seconds
+from settlepoint.experiments.measuring import cpu_seconds
 from settlepoint.learn.objective import rollout
 from settlepoint.problems import Batch, SmallSystems
 from settlepoint.solve import solve

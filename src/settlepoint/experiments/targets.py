@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,8 +16,10 @@ from settlepoint.adjoints import Adjoint, Implicit, Unrolled
 from settlepoint.equation import Equation
 from settlepoint.experiments.cells import Make, Problem, affine, mixed, symmetric
 from settlepoint.experiments.certify_bench import CERTIFICATES
+from settlepoint.experiments.field_bench import FIELDS
 from settlepoint.experiments.graph_bench import GRAPHS
 from settlepoint.experiments.learned_bench import LEARNED
+from settlepoint.experiments.measuring import Measure, alone, cpu_seconds, peak
 from settlepoint.experiments.peers import Peer, plain_loop, scipy_newton_krylov, torchdeq
 from settlepoint.runs import generator_from
 from settlepoint.solution import Solution
@@ -34,7 +34,7 @@ Variants = Mapping[str, Callable[[], object]]
 class Row:
     """measure(repeats) -> (ours, peer). better: "low" or "high". target: None prints a cost without a check."""
 
-    measure: Callable[[int], tuple[float, float]]
+    measure: Measure
     target: float | None
     peer: str
     better: str = "low"
@@ -64,12 +64,7 @@ def timed(variants: Variants, repeats: int) -> dict[str, list[float]]:
     return seconds
 
 
-def best(variants: Variants, repeats: int) -> dict[str, float]:
-    """The least process seconds of every variant."""
-    return {name: min(values) for name, values in timed(variants, repeats).items()}
-
-
-def bookkeeping(every: int = 1, relative: bool = False) -> Callable[[int], tuple[float, float]]:
+def bookkeeping(every: int = 1, relative: bool = False) -> Measure:
     """Microseconds an iteration over the bare operator, 500 iterations that nobody finishes, trace on."""
 
     def measure(repeats: int) -> tuple[float, float]:
@@ -84,7 +79,7 @@ def bookkeeping(every: int = 1, relative: bool = False) -> Callable[[int], tuple
 
         variants = {"ours": lambda: ours(p, Picard(), trace=True), "peer": lambda: peer(p), "bare": bare}
         with torch.no_grad():
-            seconds = best(variants, repeats)
+            seconds = cpu_seconds(variants, repeats)
         return tuple(1e6 * (seconds[name] - seconds["bare"]) / 500 for name in ("ours", "peer"))  # type: ignore[return-value]
 
     return measure
@@ -96,7 +91,7 @@ def bookkeeping_ratio(repeats: int) -> tuple[float, float]:
     return peer / mine, 1.0
 
 
-def equivalents(solver: Callable[[], Solver], peer: str) -> Callable[[int], tuple[float, float]]:
+def equivalents(solver: Callable[[], Solver], peer: str) -> Measure:
     """Row-evaluations over rows on the mixed batch, 1,024 rows of 64 unknowns."""
 
     def measure(repeats: int) -> tuple[float, float]:
@@ -109,20 +104,20 @@ def equivalents(solver: Callable[[], Solver], peer: str) -> Callable[[int], tupl
     return measure
 
 
-def speed(solver: Callable[[], Solver], peer: str, repeats_at_most: int) -> Callable[[int], tuple[float, float]]:
+def speed(solver: Callable[[], Solver], peer: str, repeats_at_most: int) -> Measure:
     """torchdeq's process time over ours on the mixed batch."""
 
     def measure(repeats: int) -> tuple[float, float]:
         p, other = problem(mixed(1024, 64)), torchdeq(peer)
         variants = {"ours": lambda: ours(p, solver()), "peer": lambda: other(p)}
         with torch.no_grad():
-            seconds = best(variants, min(repeats, repeats_at_most))
+            seconds = cpu_seconds(variants, min(repeats, repeats_at_most))
         return seconds["peer"] / seconds["ours"], 1.0
 
     return measure
 
 
-def evaluations(make: Make, solver: Solver, peer: Callable[[Problem], float]) -> Callable[[int], tuple[float, float]]:
+def evaluations(make: Make, solver: Solver, peer: Callable[[Problem], float]) -> Measure:
     """Evaluations of the slowest row; inf when one was not solved."""
 
     def measure(repeats: int) -> tuple[float, float]:
@@ -158,7 +153,7 @@ def over_picard(repeats: int) -> tuple[float, float]:
     return max(r for r, _ in ratios), max(r for _, r in ratios)
 
 
-def gradient(radius: float, *, ift: bool = False, budget: int = 40) -> Callable[[int], tuple[float, float]]:
+def gradient(radius: float, *, ift: bool = False, budget: int = 40) -> Measure:
     """Relative error of dL/dW at tolerance 1e-6, in units of 10 tol / (1 - rho), against a dense solve."""
 
     def measure(repeats: int) -> tuple[float, float]:
@@ -204,28 +199,14 @@ def _peer_state(w: Tensor, u: Tensor, ift: bool, budget: int) -> Tensor:
 
 def memory(repeats: int) -> tuple[float, float]:
     """Growth of the resident set in MB through one forward and backward, B64 D512 .99 float32; unrolling beside it."""
-    context = multiprocessing.get_context("spawn")
-    found = []
-    for adjoint in (Implicit(), Unrolled()):
-        with context.Pool(1) as pool:
-            found.append(pool.apply(_growth, (adjoint,)))
-    return found[0], found[1]
+    return tuple(alone(_growth, adjoint) for adjoint in (Implicit(), Unrolled()))  # type: ignore[return-value]
 
 
 def _growth(adjoint: Adjoint) -> float:
-    torch.set_num_threads(1)
     w = symmetric(generator_from("bench", "memory"), 512, 0.99).float().requires_grad_()
     u = torch.randn(64, 512, generator=generator_from("bench", "memory u"))
     _backward(w, u, adjoint, 3)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is from now on; getrusage would inherit the parent's
-    before = _status_kib("VmRSS")
-    _backward(w, u, adjoint, 5000)
-    return (_status_kib("VmHWM") - before) / 1024
-
-
-def _status_kib(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1])
+    return peak(lambda: _backward(w, u, adjoint, 5000))
 
 
 def _backward(w: Tensor, u: Tensor, adjoint: Adjoint, steps: int) -> None:
@@ -244,7 +225,7 @@ FIXED: Mapping[str, Callable[[], Solver]] = {
 }
 
 
-def auto(make: Make) -> Callable[[int], tuple[float, float]]:
+def auto(make: Make) -> Measure:
     """Median process time of Auto over that of the best fixed choice; the median choice beside it."""
 
     def measure(repeats: int) -> tuple[float, float]:
@@ -258,7 +239,7 @@ def auto(make: Make) -> Callable[[int], tuple[float, float]]:
     return measure
 
 
-def warm(solver: Solver, radius: float) -> Callable[[int], tuple[float, float]]:
+def warm(solver: Solver, radius: float) -> Measure:
     """Evaluations after a change of f by 1 %, warm over cold, slowest row; Picard from the old value beside it."""
 
     def measure(repeats: int) -> tuple[float, float]:
@@ -338,6 +319,6 @@ ROWS: Mapping[str, Row] = {
     "warm over cold evaluations at .99, Broyden(60)": Row(warm(Broyden(60), 0.99), 0.6, "our Picard"),
     "warm over cold evaluations at .99, Anderson": Row(warm(Anderson(), 0.99), None, "our Picard"),
     "import beyond torch, s": Row(imports, 1, "import torch"),
-    **{name: Row(*entry) for name, entry in {**LEARNED, **CERTIFICATES, **GRAPHS}.items()},
+    **{name: Row(*entry) for name, entry in {**LEARNED, **CERTIFICATES, **GRAPHS, **FIELDS}.items()},
 }
 """Name to row, in the order of the table."""
