@@ -20,6 +20,7 @@ from settlepoint.models.image_transformer import ImageNet, ImageTransformer
 from settlepoint.runs import generator_from, seeded
 from settlepoint.training.fit import History, Hooks, Objective, Recipe, fit
 from settlepoint.training.frechet import Principal, frechet
+from settlepoint.training.inception import fid, inception
 from settlepoint.training.settled import iterates
 
 
@@ -42,6 +43,7 @@ class PixelScale(Scale):
     lr: Annotated[float, "learning rate at the start; it falls to 0 along a cosine"] = 3e-3
     fewest: Annotated[int, "settled: iterations that a step of training takes at least"] = 1
     most: Annotated[int, "settled: and at most"] = 4
+    inception: Annotated[str, "file of Inception's weights, for FID; without, there is none"] = ""
     thresholds: Annotated[bool, "hold the tables to their thresholds"] = True
 
 
@@ -75,16 +77,21 @@ class PixelTask:
     u: Tensor
     copy: str
     features: Principal
+    extractor: nn.Module | None
 
 
 def task(context: Context) -> PixelTask:
     """The same images and test masks for every cell and seed."""
     scale: PixelScale = context.scale
-    return _task(context.data_dir, (scale.train, scale.test), (scale.kept, scale.block), context.device)
+    return _task(
+        context.data_dir, (scale.train, scale.test), (scale.kept, scale.block), scale.inception, context.device
+    )
 
 
 @lru_cache(maxsize=1)
-def _task(folder: Path | None, counts: tuple[int, int], hidden: tuple[float, int], device: str) -> PixelTask:
+def _task(
+    folder: Path | None, counts: tuple[int, int], hidden: tuple[float, int], weights: str, device: str
+) -> PixelTask:
     found = cifar10(folder)
     parts = []
     for name, count, x in zip(("train", "test"), counts, (found.train_x, found.test_x), strict=True):
@@ -93,7 +100,8 @@ def _task(folder: Path | None, counts: tuple[int, int], hidden: tuple[float, int
         parts.append(x[torch.arange(count) * len(x) // count].float() / 127.5 - 1)
     u = dropped(parts[1], generator_from("pixels", "test"), kept=hidden[0], block=hidden[1])
     train, test, u = (part.to(device) for part in (*parts, u))
-    return PixelTask(train, test, u, found.copy, Principal(train, min(64, len(train))))
+    extractor = inception(weights).to(device) if weights else None
+    return PixelTask(train, test, u, found.copy, Principal(train, min(64, len(train))), extractor)
 
 
 def build(form: str, steps: int, scale: PixelScale, *, layers: int = 1) -> ImageTransformer:
@@ -138,10 +146,10 @@ def pictures(model: ImageTransformer, u: Tensor, steps: int, batch: int = 200) -
 
 
 def scores(found: Tensor, data: PixelTask) -> dict[str, float]:
-    """mse, mse [0, 1], mse dropped, psnr, fd: of pictures, against the test images
+    """mse, mse [0, 1], mse dropped, psnr, fd, fid: of pictures, against the test images
 
     mse: over all pixels in [-1, 1]; a quarter of it in [0, 1]. psnr: mean over the images of 10 log10(4 / mse), in dB.
-    fd: the Frechet distance on principal components of the training images, FD-PCA.
+    fd, fid: see `distances`.
     """
     squares, lost = (found - data.test).square(), 1 - data.u[:, 3:]
     each = squares.flatten(1).mean(1)
@@ -150,5 +158,11 @@ def scores(found: Tensor, data: PixelTask) -> dict[str, float]:
         "mse01": float(each.mean()) / 4,
         "mse dropped": float((squares * lost).sum() / (3 * lost.sum())),
         "psnr": float((10 * (4 / each.clamp(min=1e-12)).log10()).mean()),
-        "fd": frechet(data.features(found), data.features(data.test)),
+        **distances(found, data),
     }
+
+
+def distances(found: Tensor, data: PixelTask) -> dict[str, float]:
+    """fd: the Frechet distance on principal components of the training images, FD-PCA. fid: where there are weights."""
+    real = {} if data.extractor is None else {"fid": fid(found, data.test, data.extractor)}
+    return {"fd": frechet(data.features(found), data.features(data.test)), **real}

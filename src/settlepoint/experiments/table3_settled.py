@@ -53,6 +53,7 @@ class Table3Settled(Experiment):
                 Column("mse dropped", "MSE, dropped pixels", fmt=".4f"),
                 Column("psnr", "PSNR", "dB", ".2f"),
                 Column("fd", "FD-PCA", fmt=".2f"),
+                Column("fid", "FID", fmt=".2f"),
                 Column("settled rows", "Images that settle", "%", ".0f"),
                 Column("evals", "Evaluations, Anderson(5)", fmt=".1f"),
                 Column("box", "MSE of the box", fmt=".4f"),

@@ -2,6 +2,7 @@
 
 from settlepoint.training.checkpoint import load, save
 from settlepoint.training.fit import History, Hooks, Recipe, accuracy, fit, majority
+from settlepoint.training.frechet import Principal, frechet
 from settlepoint.training.graphs import (
     GraphHistory,
     GraphRecipe,
@@ -11,6 +12,7 @@ from settlepoint.training.graphs import (
     fit_graphs,
     macro_f1,
 )
+from settlepoint.training.inception import fid, inception
 from settlepoint.training.nodes import NodeHistory, NodeRecipe, NodeTask, fit_nodes
 from settlepoint.training.settled import AllIterates, iterates
 
@@ -23,14 +25,18 @@ __all__ = [
     "NodeHistory",
     "NodeRecipe",
     "NodeTask",
+    "Principal",
     "Recipe",
     "accuracy",
     "balanced",
     "commonest",
     "evaluated",
+    "fid",
     "fit",
     "fit_graphs",
     "fit_nodes",
+    "frechet",
+    "inception",
     "iterates",
     "load",
     "macro_f1",
