@@ -43,7 +43,8 @@ def fid(found: Tensor, real: Tensor, extractor: nn.Module, *, batch: int = 100) 
     for name, x in (("found", found), ("real", real)):
         if x.ndim != 4 or x.shape[1] != 3 or len(x) < 2 or not bool(x.isfinite().all()):
             raise ValueError(f"{name} must be at least two finite pictures (N, 3, H, W), got {tuple(x.shape)}")
-    metric = FrechetInceptionDistance(extractor, input_img_size=tuple(found.shape[1:])).to(found.device)
+    _, channels, height, width = found.shape
+    metric = FrechetInceptionDistance(extractor, input_img_size=(channels, height, width)).to(found.device)
     for x, is_real in ((found, False), (real, True)):
         for part in ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).split(batch):
             metric.update(part, real=is_real)
