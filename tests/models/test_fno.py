@@ -45,6 +45,13 @@ def test_an_fno_is_its_layers_one_after_the_other(tied: bool, generator: torch.G
     assert net(torch.zeros(1, 12, 10, dtype=KIND)).shape == (1, 2, 12, 10)
 
 
+def test_an_fno_that_sees_its_input_at_every_layer(generator: torch.Generator) -> None:
+    net = FNO((1, 3, 2), 2, 2, sees_input=True, dtype=KIND)
+    x = torch.randn(2, 6, 5, generator=generator, dtype=KIND)
+    u, (first, second) = net.frame.encode(x), net.layers
+    torch.testing.assert_close(net(x), net.frame.decode(second(first(u, u), u), (6, 5)))
+
+
 def test_a_grid_too_coarse_names_modes() -> None:
     with pytest.raises(ValueError, match=r"modes must be at most half.*got 5 on \(8, 8\)"):
         FNO((1, 2, 1), 5, padding=0.0)(torch.zeros(1, 8, 8))

@@ -20,7 +20,7 @@ SERVED = Tolerance(atol=0.0, rtol=1e-4, max_steps=200)
 """What every test sample is solved to."""
 
 DEPTHS = (1, 2, 4, 8, 12, 16, 24, 32, 48)
-NETWORKS = ("fno", "fno long", "tied", "tied deep", "unrolled", "fno-deq")
+NETWORKS = ("fno", "fno long", "gated", "tied", "tied deep", "unrolled", "fno-deq")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,8 @@ def build(cell: str, scale: DarcyScale) -> nn.Module:
     match cell:
         case "fno" | "fno long":
             return FNO(own, scale.own_modes, scale.layers)
+        case "gated":
+            return FNO(own, scale.own_modes, scale.layers, sees_input=True)
         case "tied" | "tied deep":
             return FNO(tied, scale.modes, scale.layers if cell == "tied" else scale.evals, tied=True)
         case "unrolled":

@@ -46,7 +46,7 @@ SUMMED = ("training seconds", "false claims")
 
 
 class FnoDeqDarcy(Experiment):
-    """Eight predictors of Darcy flow, on clean and on noisy inputs."""
+    """Nine predictors of Darcy flow, on clean and on noisy inputs."""
 
     id = "fno-deq-darcy"
     title = "FNO-DEQ on Darcy flow"
@@ -88,10 +88,11 @@ class FnoDeqDarcy(Experiment):
             "16 x 16 points by the same loop and recipe (AdamW, gradients cut at norm 1, the weights of the last "
             "epoch) and see 32 x 32 points for the first time at test. Input: -1 or 1 for the two coefficients, and "
             "the place. noisy: N(0, 1) times `noise` is added to every input, in training and at test. fno: four "
-            "layers of their own; fno long: `longer` times the epochs; tied: one layer four times; tied deep: as often "
+            "layers of their own; fno long: `longer` times the epochs; gated: four cells of their own, each "
+            "of which sees the input as that of fno-deq does; tied: one layer four times; tied deep: as often "
             "as unrolled; unrolled: the cell of fno-deq, a fixed number of Picard steps and their gradient; fno-deq: "
             "Anderson(3) in training to a relative residual of 1e-2 with the implicit gradient, at test to 1e-4, "
-            "each sample on its own. The FNOs see their input once, the last two "
+            "each sample on its own. fno and the tied ones see their input once, the others "
             "at every step. mean: the mean training pressure; ridge: a linear map; both linear in between "
             "points on 32 x 32. Width, modes and learning rate are from trials of one seed on the validation samples, "
             "six for fno, three for fno-deq, fewer for the others; no command repeats them.",

@@ -78,9 +78,11 @@ def above_trivial(
     """One check a cell: the mean of `metric` is better than that of the trivial predictor.
 
     trivial: its number, or the name of the metric that holds it. predictor: what it is, such as "majority class".
-    lower: smaller is better (an error instead of an accuracy). Cells without the metric are not compared.
+    lower: smaller is better (an error instead of an accuracy). Cells without the metric, or
+    without that of the trivial predictor, such as its own row, are not compared.
     """
-    cells = [cell for cell in results.cells if results.values(cell, metric)]
+    asked = (metric, trivial) if isinstance(trivial, str) else (metric,)
+    cells = [cell for cell in results.cells if all(results.values(cell, name) for name in asked)]
     return [_beats(results, cell, metric, trivial, predictor, lower) for cell in cells]
 
 
