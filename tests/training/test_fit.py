@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 
 from settlepoint.layers import linear
 from settlepoint.training import Hooks, Recipe, accuracy, fit, load, majority, save
+from settlepoint.training.fit import _schedule
 
 
 def samples(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,6 +43,27 @@ def test_the_same_generator_gives_the_same_weights() -> None:
     assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
 
 
+def rates(recipe: Recipe) -> list[float]:
+    """The learning rate of every step."""
+    optimizer = torch.optim.SGD(linear(2, 2).parameters(), recipe.lr)
+    schedule, found = _schedule(optimizer, recipe, steps=recipe.epochs), []
+    for _ in range(recipe.epochs):
+        found.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+def test_the_rate_rises_and_falls_along_a_cosine() -> None:
+    found = rates(Recipe(epochs=12, lr=2.0, warmup=4))
+    assert found[:5] == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0])
+    assert found[8] == pytest.approx(1.0)
+    assert found[4:] == sorted(found[4:], reverse=True)
+    assert rates(Recipe(epochs=6, lr=2.0, warmup=2, schedule="constant")) == pytest.approx([1.0, 2, 2, 2, 2, 2])
+    plain = rates(Recipe(epochs=8, lr=2.0))
+    assert plain == pytest.approx([1 + math.cos(math.pi * k / 8) for k in range(8)])
+
+
 def test_hooks_see_every_step_and_epoch() -> None:
     steps: list[int] = []
     epochs: list[tuple[int, float]] = []
@@ -68,6 +91,7 @@ def test_clip_bounds_the_first_step() -> None:
 @pytest.mark.parametrize(
     ("field", "message"),
     [({"epochs": 0}, "epochs.*got 0"), ({"epochs": 1, "batch": 0}, "batch.*got 0"),
+     ({"epochs": 1, "warmup": -1}, "warmup must be at least 0, got -1"),
      ({"epochs": 1, "schedule": "step"}, "schedule.*got 'step'")],
 )  # fmt: skip
 def test_wrong_recipes_are_refused(field: dict, message: str) -> None:

@@ -44,6 +44,7 @@ class FlowScale(Scale):
     epochs: Annotated[int, "passes over the training trajectories"] = 20
     batch: Annotated[int, "trajectories a step"] = 25
     lr: Annotated[float, "learning rate at the start; it falls to 0 along a cosine"] = 3e-3
+    warmup: Annotated[int, "steps in which the learning rate rises first"] = 0
     thresholds: Annotated[bool, "hold the tables to their thresholds"] = True
 
 
@@ -131,7 +132,7 @@ def fitted(
     scale: FlowScale = context.scale
     with seeded("flow", "weights", *names):
         model = make().to(context.device)
-    recipe = Recipe(epochs=times * scale.epochs, batch=scale.batch, lr=scale.lr, clip=1.0)
+    recipe = Recipe(epochs=times * scale.epochs, batch=scale.batch, lr=scale.lr, warmup=scale.warmup, clip=1.0)
     hooks = Hooks(after_epoch=lambda epoch, loss: context.progress(f"{names[0]}, epoch {epoch}, loss {loss:.4f}"))
     order = generator_from("flow", "order", *names)
     loss = nn.functional.mse_loss

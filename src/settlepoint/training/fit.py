@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,14 +20,16 @@ class Recipe:
     """How a model is fitted: AdamW in mini-batches.
 
     epochs: passes over the samples. batch: samples a step. lr: learning rate at the start. schedule: "cosine" lowers
-    it to 0 over the whole fit. weight_decay: of AdamW (decoupled), the same for all parameters. clip: the gradient of
-    all parameters together is shortened to this norm; an implicit gradient is long where a row hardly settles.
+    it to 0 over the whole fit. warmup: steps in which it first rises linearly. weight_decay: of AdamW (decoupled), the
+    same for all parameters. clip: the gradient of all parameters together is shortened to this norm; an implicit
+    gradient is long where a row hardly settles.
     """
 
     epochs: int
     batch: int = 100
     lr: float = 3e-3
     schedule: Literal["constant", "cosine"] = "cosine"
+    warmup: int = 0
     weight_decay: float = 1e-4
     clip: float = float("inf")
 
@@ -34,6 +37,8 @@ class Recipe:
         for name, value in (("epochs", self.epochs), ("batch", self.batch)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.warmup < 0:
+            raise ValueError(f"warmup must be at least 0, got {self.warmup}")
         if self.schedule not in ("constant", "cosine"):
             raise ValueError(f"schedule must be 'constant' or 'cosine', got {self.schedule!r}")
 
@@ -94,9 +99,16 @@ def fit(
 
 
 def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-    if recipe.schedule == "cosine":
+    rising, cosine = recipe.warmup, recipe.schedule == "cosine"
+    if cosine and not rising:
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
-    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+    def factor(done: int) -> float:
+        if done < rising:
+            return (done + 1) / rising
+        return 0.5 + 0.5 * math.cos(math.pi * (done - rising) / max(1, steps - rising)) if cosine else 1.0
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 @torch.no_grad()
