@@ -16,8 +16,8 @@ from settlepoint.experiments.experiment import Scale, curve
 from settlepoint.layers import FourierCell, Frame
 from settlepoint.models import FNO, FNODEQ
 
-SERVED = Tolerance(atol=0.0, rtol=1e-4, max_steps=200)
-"""What every test sample is solved to."""
+SERVER, SERVED = Anderson(5), Tolerance(atol=0.0, rtol=1e-4, max_steps=200)
+"""What every test sample is solved by, and to."""
 
 DEPTHS = (1, 2, 4, 8, 12, 16, 24, 32, 48)
 NETWORKS = ("fno", "fno long", "gated", "tied", "tied deep", "unrolled", "fno-deq")

@@ -14,6 +14,7 @@ from settlepoint.data import Fields
 from settlepoint.experiments.darcy_networks import (
     NETWORKS,
     SERVED,
+    SERVER,
     DarcyScale,
     build,
     by_evaluations,
@@ -91,8 +92,8 @@ class FnoDeqDarcy(Experiment):
             "layers of their own; fno long: `longer` times the epochs; gated: four cells of their own, each "
             "of which sees the input as that of fno-deq does; tied: one layer four times; tied deep: as often "
             "as unrolled; unrolled: the cell of fno-deq, a fixed number of Picard steps and their gradient; fno-deq: "
-            "Anderson(3) in training to a relative residual of 1e-2 with the implicit gradient, at test to 1e-4, "
-            "each sample on its own. fno and the tied ones see their input once, the others "
+            "Anderson(3) in training to a relative residual of 1e-2 with the implicit gradient, at test "
+            "Anderson(5) to 1e-4, each sample on its own. fno and the tied ones see their input once, the others "
             "at every step. mean: the mean training pressure; ridge: a linear map; both linear in between "
             "points on 32 x 32. Width, modes and learning rate are from trials of one seed on the validation samples, "
             "six for fno, three for fno-deq, fewer for the others; no command repeats them.",
@@ -178,7 +179,7 @@ def trained(cell: str, kind: str, data: Task, seed: int, context: Context) -> tu
         model, (data.train.x, data.train.y), recipe, generator=order, loss=relative, hooks=Hooks(after_epoch=say)
     )
     if cell == MODEL:
-        model.settle.stop = SERVED  # type: ignore[union-attr]
+        model.settle.solver, model.settle.stop = SERVER, SERVED  # type: ignore[union-attr]
     return model, history
 
 
