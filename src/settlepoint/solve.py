@@ -136,9 +136,22 @@ class FixedPoint(nn.Module):
         self.inject, self.last = inject, None
 
     @classmethod
-    def smoothed(cls, operator: Operator, steps: int = 10, damping: float = 0.7, inject: str = "f") -> "FixedPoint":
-        """The recipe of the paper's Algorithms 1 and 2: `steps` of x <- a x + (1 - a) P(x), a = damping."""
-        return cls(operator, Picard(damping), FixedSteps(steps), inject=inject)
+    def smoothed(
+        cls,
+        operator: Operator,
+        steps: int = 10,
+        damping: float = 0.7,
+        inject: str = "f",
+        *,
+        solver: Solver | None = None,
+        stop: Stop | None = None,
+        adjoint: Adjoint | None = None,
+    ) -> "FixedPoint":
+        """The recipe of the paper's Algorithms 1 and 2: `steps` of x <- a x + (1 - a) P(x), a = damping.
+
+        solver, stop, adjoint: in place of what the recipe says, where they are given.
+        """
+        return cls(operator, solver or Picard(damping), stop or FixedSteps(steps), adjoint, inject)
 
     def extra_repr(self) -> str:
         return f"inject={self.inject!r}, stop={self.stop}, adjoint={self.adjoint}"

@@ -34,13 +34,13 @@ class PixelScale(Scale):
     shifted: Annotated[bool, "tokens see patches moved by half a patch too"] = True
     width: Annotated[int, "features of a token"] = 64
     heads: Annotated[int, "heads of the attention"] = 4
-    depth: Annotated[int, "blocks of T"] = 2
+    depth: Annotated[int, "blocks of T"] = 1
     kept: Annotated[float, "chance of a pixel to stay"] = 0.25
     block: Annotated[int, "points a side of the squares that are dropped together"] = 1
     damping: Annotated[float, "weight of the old iterate: lambda"] = 0.5
-    epochs: Annotated[int, "passes over the training images, masks drawn anew in each"] = 6
+    epochs: Annotated[int, "passes over the training images, masks drawn anew in each"] = 7
     batch: Annotated[int, "images a step"] = 50
-    lr: Annotated[float, "learning rate at the start; it falls to 0 along a cosine"] = 3e-3
+    lr: Annotated[float, "learning rate at the start; it falls to 0 along a cosine"] = 5e-3
     fewest: Annotated[int, "settled: iterations that a step of training takes at least"] = 1
     most: Annotated[int, "settled: and at most"] = 4
     inception: Annotated[str, "file of Inception's weights, for FID; without, there is none"] = ""

@@ -47,8 +47,8 @@ class Table3(Experiment):
     scales: ClassVar = {name: PixelScale(**sizes) for name, sizes in SIZES.items()}
     scaled_down = {
         "smoke": "200 images, one epoch",
-        "cpu": "5,000 images that were JPEG in between, 2 blocks of width 64 on patches of 4 points instead of 16 of "
-        "width 192 on patches of 2, 600 steps",
+        "cpu": "5,000 images that were JPEG in between, 1 block of width 64 on patches of 4 points instead of 16 of "
+        "width 192 on patches of 2, 700 steps",
     }
     tables = (
         Table(

@@ -42,7 +42,7 @@ class Table3Settled(Experiment):
     scales: ClassVar = {name: PixelScale(**sizes) for name, sizes in SIZES.items()}
     scaled_down = {
         "smoke": "200 images, one epoch",
-        "cpu": "5,000 images that were JPEG in between, 2 blocks of width 64 on patches of 4 points, 600 steps",
+        "cpu": "5,000 images that were JPEG in between, 1 block of width 64 on patches of 4 points, 700 steps",
     }
     tables = (
         Table(

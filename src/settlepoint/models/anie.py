@@ -92,9 +92,8 @@ class ANIE(nn.Module):
         )
         stack = nn.Sequential(*(GalerkinBlock(attention(), width, hidden, dropout) for _ in range(blocks)))
         core = Integral(stack, features, width, self._places(), adds_y=faults.adds_y)
-        usual = FixedPoint.smoothed(core, 2, 0.5)
-        chosen = solver or usual.solver, stop or usual.stop, adjoint
-        self.settle = FixedPoint(core, *chosen, inject="init" if faults.no_f else "f")  # type: ignore[arg-type]
+        inject = "init" if faults.no_f else "f"
+        self.settle = FixedPoint.smoothed(core, 2, 0.5, inject, solver=solver, stop=stop, adjoint=adjoint)  # type: ignore[arg-type]
 
     def _places(self) -> Tensor:  # (tokens, 3): t, x_1, x_2
         (high, wide), (p, q) = self.patches.grid, self.patches.patch

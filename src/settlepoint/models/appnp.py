@@ -43,9 +43,7 @@ class APPNP(GraphEquilibrium):
         last = Blocks(hidden, classes, copies)
         encoder = nn.Sequential(first, nn.ReLU(), CopiedDropout(dropout, copies), last)
         operator = Carrying(Teleport(alpha))
-        usual = FixedPoint.smoothed(operator, 10, damping=0.0)
-        chosen = solver or usual.solver, stop or usual.stop, adjoint
-        settle = FixedPoint(operator, *chosen, inject="input")  # type: ignore[arg-type]
+        settle = FixedPoint.smoothed(operator, 10, 0.0, "input", solver=solver, stop=stop, adjoint=adjoint)  # type: ignore[arg-type]
         super().__init__(encoder, settle, nn.Identity())
         self.center = center
 

@@ -74,9 +74,8 @@ class FieldTransformer(nn.Module):
         branches, local = 1 + (kind == "parallel"), kind == "small"
         blocks = nn.Sequential(*(TransformerBlock(width, heads, branches=branches, local=local) for _ in range(depth)))
         core = Core(blocks, width, joins=form == "input", bounded=bounded)
-        usual = FixedPoint.smoothed(core, 3, 0.5)
-        chosen = solver or usual.solver, stop or usual.stop, adjoint
-        self.settle = FixedPoint(core, *chosen, inject={"km": "init", "picard": "f", "input": "input"}[form])  # type: ignore[arg-type]
+        inject = {"km": "init", "picard": "f", "input": "input"}[form]
+        self.settle = FixedPoint.smoothed(core, 3, 0.5, inject, solver=solver, stop=stop, adjoint=adjoint)  # type: ignore[arg-type]
 
     @property
     def operator(self) -> Core:

@@ -75,9 +75,7 @@ class ImageTransformer(nn.Module):
             raise ValueError(f"form must be one of {', '.join(get_args(Form))}, got {form!r}")
         self.painter = painter
         core = ImageCore(net, form)
-        usual = FixedPoint.smoothed(core, 2, 0.5)
-        chosen = solver or usual.solver, stop or usual.stop, adjoint
-        self.settle = FixedPoint(core, *chosen, inject="input")  # type: ignore[arg-type]
+        self.settle = FixedPoint.smoothed(core, 2, 0.5, "input", solver=solver, stop=stop, adjoint=adjoint)  # type: ignore[arg-type]
 
     @property
     def operator(self) -> ImageCore:

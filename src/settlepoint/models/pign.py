@@ -50,9 +50,7 @@ class PIGN(nn.Module):
         self.encoder = SparseLinear(features, copies * hidden, copies=copies) if encoder is None else encoder
         self.decoder = Blocks(hidden, classes, copies) if decoder is None else decoder
         operator = Propagation(transported(conv, transport), hidden, injection, copies)
-        usual = FixedPoint.smoothed(operator, inject="input")
-        chosen = solver or usual.solver, stop or usual.stop, adjoint
-        self.settle = FixedPoint(operator, *chosen, inject="input")  # type: ignore[arg-type]
+        self.settle = FixedPoint.smoothed(operator, inject="input", solver=solver, stop=stop, adjoint=adjoint)  # type: ignore[arg-type]
         self.center = center
 
     def extra_repr(self) -> str:
