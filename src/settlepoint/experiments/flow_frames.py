@@ -124,16 +124,18 @@ def fitted(
     objective: Objective | None = None,
     times: int = 1,
     samples: tuple[Tensor, Tensor] | None = None,
+    project: Callable[[Any], object] = lambda model: None,
 ) -> tuple[Any, History]:
     """A model and how it was fitted, weights and order of samples drawn from the names; times: as many epochs.
 
-    samples: those of `task` unless given.
+    samples: those of `task` unless given. project: what is done to the model behind every step of the optimiser.
     """
     scale: FlowScale = context.scale
     with seeded("flow", "weights", *names):
         model = make().to(context.device)
     recipe = Recipe(epochs=times * scale.epochs, batch=scale.batch, lr=scale.lr, warmup=scale.warmup, clip=1.0)
-    hooks = Hooks(after_epoch=lambda epoch, loss: context.progress(f"{names[0]}, epoch {epoch}, loss {loss:.4f}"))
+    say = lambda epoch, loss: context.progress(f"{names[0]}, epoch {epoch}, loss {loss:.4f}")  # noqa: E731
+    hooks = Hooks(after_step=lambda: project(model), after_epoch=say)
     order = generator_from("flow", "order", *names)
     loss = nn.functional.mse_loss
     history = fit(
