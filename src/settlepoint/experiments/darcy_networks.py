@@ -20,7 +20,7 @@ SERVER, SERVED = Anderson(5), Tolerance(atol=0.0, rtol=1e-4, max_steps=200)
 """What every test sample is solved by, and to."""
 
 DEPTHS = (1, 2, 4, 8, 12, 16, 24, 32, 48)
-NETWORKS = ("fno", "fno long", "gated", "tied", "tied deep", "unrolled", "fno-deq")
+NETWORKS = ("fno", "fno long", "gated", "gated long", "tied", "tied deep", "unrolled", "fno-deq")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class DarcyScale(Scale):
     layers: Annotated[int, "layers of FNO and of the tied FNO"] = 4
     evals: Annotated[int, "evaluations of the unrolled cell and of the deep tied FNO"] = 10
     epochs: Annotated[int, "passes over the training samples"] = 8
-    longer: Annotated[int, "times as many for `fno long`"] = 3
+    longer: Annotated[int, "times as many for the long rows"] = 4
     batch: Annotated[int, "samples a step of AdamW"] = 25
     lr: Annotated[float, "learning rate at the start; it falls to 0 along a cosine"] = 2e-2
     thresholds: Annotated[bool, "hold the table to its thresholds"] = True
@@ -49,7 +49,7 @@ def build(cell: str, scale: DarcyScale) -> nn.Module:
     match cell:
         case "fno" | "fno long":
             return FNO(own, scale.own_modes, scale.layers)
-        case "gated":
+        case "gated" | "gated long":
             return FNO(own, scale.own_modes, scale.layers, sees_input=True)
         case "tied" | "tied deep":
             return FNO(tied, scale.modes, scale.layers if cell == "tied" else scale.evals, tied=True)

@@ -47,7 +47,7 @@ SUMMED = ("training seconds", "false claims")
 
 
 class FnoDeqDarcy(Experiment):
-    """Nine predictors of Darcy flow, on clean and on noisy inputs."""
+    """Ten predictors of Darcy flow, on clean and on noisy inputs."""
 
     id = "fno-deq-darcy"
     title = "FNO-DEQ on Darcy flow"
@@ -86,17 +86,18 @@ class FnoDeqDarcy(Experiment):
                 Column("training seconds", "Training, both", "CPU s", ".0f"),
             ),
             caption="Mean over the 50 test samples of ||p - y|| / ||y||. All networks are trained on 900 samples of "
-            "16 x 16 points by the same loop and recipe (AdamW, gradients cut at norm 1, the weights of the last "
-            "epoch) and see 32 x 32 points for the first time at test. Input: -1 or 1 for the two coefficients, and "
-            "the place. noisy: N(0, 1) times `noise` is added to every input, in training and at test. fno: four "
-            "layers of their own; fno long: `longer` times the epochs; gated: four cells of their own, each "
-            "of which sees the input as that of fno-deq does; tied: one layer four times; tied deep: as often "
-            "as unrolled; unrolled: the cell of fno-deq, a fixed number of Picard steps and their gradient; fno-deq: "
-            "Anderson(3) in training to a relative residual of 1e-2 with the implicit gradient, at test "
-            "Anderson(5) to 1e-4, each sample on its own. fno and the tied ones see their input once, the others "
-            "at every step. mean: the mean training pressure; ridge: a linear map; both linear in between "
-            "points on 32 x 32. Width, modes and learning rate are from trials of one seed on the validation samples, "
-            "six for fno, three for fno-deq, fewer for the others; no command repeats them.",
+            "16 x 16 points by the same loop and recipe (AdamW, gradients cut at norm 1, the weights of the "
+            "last epoch) and see 32 x 32 points for the first time at test. Input: -1 or 1 for the two "
+            "coefficients, and the place. noisy: N(0, 1) times `noise` is added to every input, in training "
+            "and at test. fno: four layers of their own; long: `longer` times the epochs, about the CPU time "
+            "of fno-deq; gated: four cells of their own, each of which sees the input as that of fno-deq "
+            "does; tied: one layer four times; tied deep: as often as unrolled; unrolled: the cell of "
+            "fno-deq, a fixed number of Picard steps and their gradient; fno-deq: Anderson(3) in training to "
+            "a relative residual of 1e-2 with the implicit gradient, at test Anderson(5) to 1e-4, each sample"
+            " on its own. fno and the tied ones see their input once, the others at every step. mean: the "
+            "mean training pressure; ridge: a linear map; both linear in between points on 32 x 32. Width, "
+            "modes and learning rate are from trials of one seed on the validation samples, six for fno, "
+            "three for fno-deq, fewer for the others; no command repeats them.",
         ),
         Table(
             "How the test samples settle",
@@ -171,7 +172,7 @@ def trained(cell: str, kind: str, data: Task, seed: int, context: Context) -> tu
     scale: DarcyScale = context.scale
     with seeded(FnoDeqDarcy.id, "weights", cell, seed):
         model = build(cell, scale).to(context.device)
-    epochs = scale.epochs * (scale.longer if cell == "fno long" else 1)
+    epochs = scale.epochs * (scale.longer if cell.endswith(" long") else 1)
     recipe = Recipe(epochs=epochs, batch=scale.batch, lr=scale.lr, clip=1.0)
     order = generator_from(FnoDeqDarcy.id, "order", seed)
     say = lambda epoch, value: context.progress(f"{kind}, epoch {epoch}, loss {100 * value:.1f} %")  # noqa: E731
