@@ -41,6 +41,7 @@ class PixelScale(Scale):
     epochs: Annotated[int, "passes over the training images, masks drawn anew in each"] = 7
     batch: Annotated[int, "images a step"] = 50
     lr: Annotated[float, "learning rate at the start; it falls to 0 along a cosine"] = 5e-3
+    warmup: Annotated[int, "steps in which the learning rate rises first"] = 100
     fewest: Annotated[int, "settled: iterations that a step of training takes at least"] = 1
     most: Annotated[int, "settled: and at most"] = 4
     inception: Annotated[str, "file of Inception's weights, for FID; without, there is none"] = ""
@@ -132,7 +133,7 @@ def fitted(
         u = dropped(x.cpu(), draw, kept=scale.kept, block=scale.block).to(x)
         return inner(model, u, y)
 
-    recipe = Recipe(epochs=times * scale.epochs, batch=scale.batch, lr=scale.lr, clip=1.0)
+    recipe = Recipe(epochs=times * scale.epochs, batch=scale.batch, lr=scale.lr, warmup=scale.warmup, clip=1.0)
     hooks = Hooks(after_epoch=lambda epoch, loss: context.progress(f"{names[0]}, epoch {epoch}, loss {loss:.4f}"))
     order = generator_from("pixels", "order", *names)
     return model, fit(model, (images, images), recipe, generator=order, objective=shown, hooks=hooks)
