@@ -163,6 +163,13 @@ def scores(found: Tensor, data: PixelTask) -> dict[str, float]:
     }
 
 
+def against_box(found: Tensor, data: PixelTask) -> dict[str, float]:
+    """paired: mean over the test images of the error of the box less that of found; deviation: of that mean."""
+    each = lambda y: (y - data.test).square().flatten(1).mean(1)  # noqa: E731
+    apart = each(painted(data.u)) - each(found)
+    return {"paired": float(apart.mean()), "deviation": float(apart.std() / len(apart) ** 0.5)}
+
+
 def distances(found: Tensor, data: PixelTask) -> dict[str, float]:
     """fd: the Frechet distance on principal components of the training images, FD-PCA. fid: where there are weights."""
     real = {} if data.extractor is None else {"fid": fid(found, data.test, data.extractor)}

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from settlepoint import Equation, FixedSteps, Solution, Solver, Status, Tolerance, solve
+from settlepoint import Equation, FixedSteps, Solution, Solver, Status, Tolerance, certify, solve
 from settlepoint.experiments.show import curve
+from settlepoint.training.settled import Settles
 
 
 def row_metrics(solution: Solution) -> dict[str, float]:
@@ -87,3 +88,12 @@ def depth_sweep(
         "depth score": curve(multiples, scores, x_label=label, y_label="test accuracy (%)"),
         "depth residual": curve(multiples, residuals, x_label=label, y_label="median residual", log_y=True),
     }
+
+
+@torch.no_grad()
+def contraction(model: Settles, u: Tensor, depth: int) -> tuple[float, str]:
+    """Median factor by which the residual of a sample changes in an iteration behind the depth; what the verdict is."""
+    f = model.encode(u)
+    eq, start = model.settle.posed(f, model.start(f))
+    found = certify.verdict(eq, start, depth, model.settle.solver)
+    return float(found.rate.nanmedian()), found.overall

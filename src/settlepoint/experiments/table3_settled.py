@@ -18,12 +18,13 @@ from settlepoint.experiments.experiment import (
     curve,
     outcome,
 )
-from settlepoint.experiments.pixels import SIZES, PixelScale, build, fitted, pictures, scores, task
+from settlepoint.experiments.pixels import SIZES, PixelScale, against_box, build, fitted, pictures, scores, task
+from settlepoint.experiments.settling import contraction
 from settlepoint.models import ImageTransformer
 from settlepoint.runs import generator_from
 from settlepoint.training.settled import AllIterates
 
-SHOWN = 24
+SHOWN, RATED = 24, 100
 ROWS = ("settled", "correction, N = 1", "correction, N = 1, as long", "correction, N = 3")
 SERVED = Tolerance(atol=0.0, rtol=1e-3, max_steps=100)
 
@@ -54,6 +55,9 @@ class Table3Settled(Experiment):
                 Column("psnr", "PSNR", "dB", ".2f"),
                 Column("fd", "FD-PCA", fmt=".2f"),
                 Column("fid", "FID", fmt=".2f"),
+                Column("paired", "Box less this, same images", fmt="+.4f"),
+                Column("deviation", "its deviation", fmt=".4f"),
+                Column("rate", "Residual, factor an iteration", fmt=".2f"),
                 Column("settled rows", "Images that settle", "%", ".0f"),
                 Column("evals", "Evaluations, Anderson(5)", fmt=".1f"),
                 Column("box", "MSE of the box", fmt=".4f"),
@@ -85,11 +89,12 @@ class Table3Settled(Experiment):
         )
         found = pictures(model, data.u, SHOWN)
         errors = [float((y - data.test).square().mean()) for y in found]
-        metrics = scores(found[steps - 1], data)
+        rate, overall = contraction(model, data.u[:RATED], steps)
+        metrics = scores(found[steps - 1], data) | against_box(found[steps - 1], data) | {"rate": rate}
         metrics |= {f"at {k}": errors[k - 1] for k in (1, 2, 4, 8, SHOWN)} | _served(model, data.u)
         metrics |= {"box": float((painted(data.u) - data.test).square().mean()), "training seconds": history.seconds}
         label = {"x_label": "iterations at test", "y_label": "mean squared error", "log_y": True, "group": cell}
-        return outcome(metrics, {"error": curve(range(1, SHOWN + 1), errors, **label)})
+        return outcome(metrics, {"error": curve(range(1, SHOWN + 1), errors, **label)}, (overall,))
 
     def checks(self, results: Results) -> Sequence[Check]:
         if not results.scale.thresholds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -9,8 +10,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from settlepoint.adjoints import Unrolled
 from settlepoint.equation import Equation
-from settlepoint.solve import FixedPoint
+from settlepoint.solve import FixedPoint, solve
+from settlepoint.solvers import Picard
 from settlepoint.stop import FixedSteps
 
 Penalty = Callable[[Equation, Tensor], Tensor]
@@ -31,16 +34,17 @@ class Settles(Protocol):
 def iterates(model: Settles, f: Any, steps: int, x: Tensor | None = None) -> Iterator[Tensor]:
     """x_1, ..., x_steps of the model's own solver, started at x, or at model.start(f), f = model.encode(u)
 
-    Every step is a solve of one step: for solvers without memory, such as Picard.
+    The gradient goes through all of them, whatever the model's own is; the model is left as it is. Raises ValueError
+    unless the solver is Picard's, which alone is the same in single steps as in a row.
     """
     settle, state = model.settle, model.start(f) if x is None else x
-    stop, settle.stop = settle.stop, FixedSteps(1)
-    try:
-        for _ in range(steps):
-            state = settle(f, state)
-            yield state
-    finally:
-        settle.stop = stop
+    if not isinstance(settle.solver or Picard(), Picard):
+        raise ValueError(f"the solver of model must be Picard, whose steps have no memory, got {settle.solver!r}")
+    eq, _ = settle.posed(f, state)
+    for _ in range(steps):
+        state = solve(eq, state, settle.solver, FixedSteps(1), Unrolled()).value
+        assert isinstance(state, Tensor)
+        yield state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +68,10 @@ class AllIterates:
     def __post_init__(self):
         if not 1 <= self.counts[0] <= self.counts[1]:
             raise ValueError(f"counts must ascend from at least 1, got {self.counts}")
-        if self.ahead < 0 or self.share < 0:
-            raise ValueError(f"ahead and share must be at least 0, got {self.ahead} and {self.share}")
+        if self.ahead < 0 or not self.share >= 0 or not math.isfinite(self.growth):
+            raise ValueError(
+                f"ahead and share must be at least 0, growth finite, got {self.ahead}, {self.share} and {self.growth}"
+            )
         if self.share and self.penalty is None:
             raise ValueError(f"penalty must be given where it has a share, got none and {self.share}")
 
