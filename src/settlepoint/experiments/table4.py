@@ -178,7 +178,8 @@ def _fixed(size: str, how: str, seed: int, data: FlowTask, context: Context) -> 
         model, history = fit(steps)
         each[steps], seconds = errors(model, data.test, steps + faults.one_more)[-1], seconds + history.seconds
     longer, more = fit(1, 4)
-    assert model is not None and history is not None
+    assert model is not None
+    assert history is not None
     means, apart = [each[n].mean() for n in STEPS], each[2] - each[8]
     rate, _ = contraction(model, data.test[0], 8)
     return {
