@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from settlepoint.cli import app
 from settlepoint.data import DataError, Flow, FlowError, Trajectories, frames, initial_vorticity, trajectories
 from settlepoint.data.fluid import Fluid
 from settlepoint.data.integrators import SCHEMES, Scheme
+from settlepoint.data.navier_stokes import _Guard
+from settlepoint.data.parts import kept_in, parts_of
 
 TURN = 2 * math.pi
 
@@ -147,12 +150,32 @@ def test_rows_do_not_mix() -> None:
 
 def test_a_courant_number_too_large_is_refused_with_a_step_that_will_do() -> None:
     start = 40 * drawn()
-    with pytest.raises(FlowError, match=r"Courant number \d+\.\d+ of row \d passes 4 at t = 0; take dt <= 0\.\d+"):
+    with pytest.raises(FlowError, match=r"Courant number \d+\.\d+ of row \d passes 4 at t = 0; take dt = 0\.\d+"):
         trajectories(start, [1.0], Flow(size=32, dt=0.1))
     fluid = Fluid(Flow(size=32), 2, start.device)
     dt = 3.2 / (TURN * 10 * float(fluid.velocities(fluid.spectrum(start)).abs().sum(0).max()))
-    with pytest.warns(UserWarning, match=r"Courant number 3\.20 of row \d passes 2\.8 at t = 0; take dt <="):
+    with pytest.warns(UserWarning, match=r"Courant number 3\.20 of row \d passes 2\.8 at t = 0; take dt = "):
         trajectories(start, [dt], Flow(size=32, dt=dt))
+
+
+def test_the_step_that_is_named_divides_the_times_and_will_do() -> None:
+    start = 40 * drawn()
+    with pytest.raises(FlowError) as refused:
+        trajectories(start, [0.6, 1.0], Flow(size=32, dt=0.1))
+    dt = float(str(refused.value).split("= ")[-1])
+    assert 0.2 / dt == pytest.approx(round(0.2 / dt), abs=1e-4)
+    exact = 0.2 / round(0.2 / dt)
+    trajectories(start[:, ::1], [exact], Flow(size=32, dt=exact))
+
+
+def test_numbers_that_are_not_finite_on_the_way_are_named() -> None:
+    flow = Flow(size=32)
+    fluid, guard = Fluid(flow, 2, torch.device("cpu")), _Guard(flow, 0.5)
+    w = fluid.spectrum(drawn())
+    guard(fluid, w, 2.0)
+    w[1, 3, 2] = complex("nan")
+    with pytest.raises(FlowError, match=r"row 1 is not finite at t = 3; take dt = 0\.025"):
+        guard(fluid, w, 3.0)
 
 
 def test_a_field_that_blows_up_is_named() -> None:
@@ -232,6 +255,56 @@ def test_a_trajectory_does_not_depend_on_how_many_there_are(tmp_path: Path) -> N
     few = frames(flow_file.write_trajectories(tmp_path / "few.npz", wanted(2))).w
     many = frames(flow_file.write_trajectories(tmp_path / "many.npz", wanted(10))).w
     assert torch.allclose(few, many[:2], atol=1e-6)
+
+
+@pytest.mark.parametrize("harm", ["cut", "shape", "nan", "other"])
+def test_a_part_that_cannot_be_used_is_made_again(harm: str, tmp_path: Path) -> None:
+    whole = frames(flow_file.write_trajectories(tmp_path / "whole.npz", wanted())).w
+    path = tmp_path / "w.npz"
+    folder = kept_in(path)
+    folder.mkdir()
+    digest = flow_file._digest(replace(wanted(), seed=1) if harm == "other" else wanted())
+    part = folder / f"{digest}-0-8.npy"
+    shape = (8, 3, 16, 15) if harm == "shape" else (8, 3, 16, 16)
+    np.save(part, np.full(shape, np.nan if harm == "nan" else 0, np.float32))
+    if harm == "cut":
+        part.write_bytes(part.read_bytes()[:-100])
+    assert torch.equal(frames(flow_file.write_trajectories(path, wanted())).w, whole)
+    assert not folder.exists()
+
+
+def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "w.npz"
+    with parts_of(path), pytest.raises(DataError, match="is being written by process"):
+        flow_file.write_trajectories(path, wanted())
+    assert frames(flow_file.write_trajectories(path, wanted(1))).w.shape[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"every": 0.07, "until": 0.7}, "every must be a multiple of dt = 0.1, got 0.07"),
+        ({"every": 0.5, "until": 0.7}, "until must be a multiple of every = 0.5, got 0.7"),
+        ({"until": math.inf}, "until and every must be finite"),
+        ({"until": math.nan}, "until and every must be finite"),
+        ({"flow": Flow(size=512)}, "size must be at most 256"),
+        ({"count": 0}, "count must be at least 1"),
+    ],
+)
+def test_what_are_no_trajectories(change: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        replace(wanted(), **change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["times", "spec"])
+def test_the_checksum_is_of_times_and_spec_too(name: str, tmp_path: Path) -> None:
+    path = flow_file.write_trajectories(tmp_path / "w.npz", wanted(1))
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays[name] = 10 * arrays[name] if name == "times" else np.array("{")
+    np.savez(path, **arrays)
+    with pytest.raises(DataError, match="SHA-256"):
+        frames(path)
 
 
 def test_a_file_that_is_not_whole_is_refused(tmp_path: Path) -> None:

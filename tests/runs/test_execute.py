@@ -17,7 +17,7 @@ from tests.toy import Toy
 import settlepoint.runs.folder as folder_module
 from settlepoint.experiments.launch import Launched, Request, launch
 from settlepoint.runs import Local, MissingExtra, Ray, Record, RunError, RunFolder, WriteError
-from settlepoint.runs.lock import locked
+from settlepoint.lock import locked
 
 
 def run(out: Path, mode: str = "new", jobs: int = 1, **settings: str) -> Launched:
@@ -151,8 +151,8 @@ def test_a_full_disk_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_two_writers_are_one_too_many(tmp_path: Path) -> None:
-    code = "import sys\nfrom pathlib import Path\nfrom settlepoint.runs.lock import locked\n"
-    code += "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+    code = "import sys\nfrom pathlib import Path\nfrom settlepoint.lock import locked\n"
+    code += "with locked(Path(sys.argv[1]), OSError):\n    print('held', flush=True)\n    sys.stdin.read()\n"
     other = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -171,7 +171,7 @@ def test_two_writers_are_one_too_many(tmp_path: Path) -> None:
 
 def test_a_lock_is_given_back(tmp_path: Path) -> None:
     for _ in range(2):
-        with locked(tmp_path):
+        with locked(tmp_path, RunError):
             assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
 
 

@@ -10,8 +10,9 @@ from settlepoint.data.flow_file import Frames, Trajectories, frames, write_traje
 from settlepoint.data.fluid import Flow
 from settlepoint.data.graph_file import superpixel_graphs, write_graphs
 from settlepoint.data.graph_set import UNSCORED, GraphSet
-from settlepoint.data.image_graphs import Written, kept_in, new_file, write_image_graphs
+from settlepoint.data.image_graphs import Written, write_image_graphs
 from settlepoint.data.navier_stokes import FlowError, initial_vorticity, trajectories
+from settlepoint.data.parts import kept_in, new_file
 from settlepoint.data.pascal import pascal
 from settlepoint.data.pictures import Labels, pairs
 from settlepoint.data.pixel_dropout import dropped, painted

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from settlepoint.data.graph_file import load_arrays, save_arrays, write_graphs
+from settlepoint.data.parts import parts_of
 from settlepoint.data.pictures import Labels, Pair, picture
 from settlepoint.data.registry import DataError
 from settlepoint.data.superpixels import ImageGraph, Recipe, image_graph
@@ -30,20 +31,6 @@ class Written:
     reused: int
 
 
-def kept_in(path: Path) -> Path:
-    """The folder that keeps the graphs of a file while it is being made."""
-    return path.with_name(path.name + ".parts")
-
-
-def new_file(path: Path) -> Path:
-    """The path, if a file of graphs may be written there. Raises DataError when it exists or does not end in .npz."""
-    if path.suffix != ".npz":
-        raise DataError(f"{path} must end in .npz")
-    if path.exists():
-        raise DataError(f"{path} exists already: remove it or name another")
-    return path
-
-
 def write_image_graphs(
     found: Sequence[Pair],
     path: Path,
@@ -55,26 +42,27 @@ def write_image_graphs(
 
     Every graph is kept in the folder `kept_in(path)` under the SHA-256 of its image, mask and recipe, so that the same
     call goes on where it was interrupted; the folder goes once the file is written. An existing file is not touched.
-    Raises DataError as `picture` and `new_file` do, and when it cannot be written; ValueError for no pairs.
+    Raises DataError as `picture` and `parts_of` do, and when it cannot be written; ValueError for no pairs.
     """
     recipe, labels = recipe or Recipe(), labels or Labels()
-    new_file(path)
     if not found:
         raise ValueError("found must hold pairs of image and mask, got none")
-    before = {kept.name for kept in kept_in(path).glob("*.npz")}
-    graphs, tops, reused = [], [], 0
-    for done, pair in enumerate(found):
-        report(pair[0].name, done, len(found))
-        kept = kept_in(path) / f"{_digest(pair, recipe, labels)}.npz"
-        if not kept.exists():
-            _make(kept, pair, recipe, labels)
-        reused += kept.name in before
-        graph, top = _kept(kept)
-        graphs.append(graph)
-        tops.append(top)
-    classes = labels.classes or max(tops) + 1
-    write_graphs(path, graphs, [image.name for image, _ in found], classes, labels.unscored)
-    _drop(kept_in(path))
+    with parts_of(path) as folder:
+        before = {kept.name for kept in folder.glob("*.npz")}
+        graphs, tops, reused = [], [], 0
+        for done, pair in enumerate(found):
+            report(pair[0].name, done, len(found))
+            kept = folder / f"{_digest(pair, recipe, labels)}.npz"
+            if not kept.exists():
+                _make(kept, pair, recipe, labels)
+            reused += kept.name in before
+            graph, top = _kept(kept)
+            graphs.append(graph)
+            tops.append(top)
+        classes = labels.classes or max(tops) + 1
+        write_graphs(path, graphs, [image.name for image, _ in found], classes, labels.unscored)
+        for kept in folder.glob("*.npz"):
+            kept.unlink()
     return _written(path, graphs, classes, labels.unscored, reused)
 
 
@@ -97,14 +85,6 @@ def _digest(pair: Pair, recipe: Recipe, labels: Labels) -> str:
 def _kept(path: Path) -> tuple[ImageGraph, int]:
     arrays = load_arrays(path)
     return ImageGraph(arrays["x"], arrays["y"], arrays["edges"], arrays["edge_x"]), int(arrays["top"])
-
-
-def _drop(folder: Path) -> None:
-    """The folder and the graphs in it; what else lies there stays."""
-    for path in folder.glob("*.npz"):
-        path.unlink()
-    if not any(folder.iterdir()):
-        folder.rmdir()
 
 
 def _written(path: Path, graphs: Sequence[ImageGraph], classes: int, unscored: int | None, reused: int) -> Written:

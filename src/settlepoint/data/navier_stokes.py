@@ -38,7 +38,7 @@ def trajectories(
     """
     _check(start, flow)
     counts = _steps(times, flow.dt)
-    fluid, guard = Fluid(flow, len(start), start.device), _Guard(flow)
+    fluid, guard = Fluid(flow, len(start), start.device), _Guard(flow, flow.dt * math.gcd(*counts))
     integrator = SCHEMES[flow.scheme](fluid.diffusion, flow.dt)
     w, now, frames = fluid.spectrum(start.double()), 0.0, []
     for time, count in zip(times, counts, strict=True):
@@ -74,19 +74,19 @@ def _steps(times: Sequence[float], dt: float) -> list[int]:
 
 
 class _Guard:
-    """Refuses what the step cannot follow; warns once."""
+    """Refuses what the step cannot follow; warns once. gap: what steps must divide, all times being its multiples."""
 
-    def __init__(self, flow: Flow):
-        self.flow, self.warned = flow, False
+    def __init__(self, flow: Flow, gap: float):
+        self.flow, self.gap, self.warned = flow, gap, False
 
     def __call__(self, fluid: Fluid, w: Tensor, time: float) -> None:
         speed = fluid.velocities(w).abs().sum(0).flatten(1).amax(1)  # (B,)
         number = self.flow.dt * 2 * math.pi * self.flow.kept * float(speed.max())
         if number <= WARN:
             return
-        row, smaller = int(speed.nan_to_num(math.inf).argmax()), f"take dt <= {0.9 * WARN / number * self.flow.dt:.2g}"
+        row, smaller = int(speed.nan_to_num(math.inf).argmax()), self._advice(number)
         if not math.isfinite(number):
-            raise FlowError(f"the vorticity of row {row} is not finite at t = {time:g}; take dt < {self.flow.dt:g}")
+            raise FlowError(f"the vorticity of row {row} is not finite at t = {time:g}; {smaller}")
         if number > REFUSE:
             raise FlowError(
                 f"the Courant number {number:.2f} of row {row} passes {REFUSE:g} at t = {time:g}; {smaller}"
@@ -95,6 +95,10 @@ class _Guard:
             self.warned = True
             text = f"the Courant number {number:.2f} of row {row} passes {WARN:g} at t = {time:g}; {smaller}"
             warnings.warn(text, stacklevel=4)
+
+    def _advice(self, number: float) -> str:
+        least = 2.0 if not math.isfinite(number) else number / (0.9 * WARN)
+        return f"take dt = {self.gap / math.ceil(self.gap / self.flow.dt * least):.6g}"
 
 
 def initial_vorticity(

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from settlepoint.lock import locked
 from settlepoint.runs.engines import Engine, Local
 from settlepoint.runs.environment import environment
 from settlepoint.runs.errors import RunError
 from settlepoint.runs.folder import RunFolder
-from settlepoint.runs.lock import locked
 from settlepoint.runs.plan import DECIDES, Plan
 from settlepoint.runs.record import Record, plain
 from settlepoint.runs.watch import watching
@@ -51,7 +51,7 @@ def execute(plan: Plan, path: Path, *, mode: Mode = "new", engine: Engine | None
     """
     folder = RunFolder(path)
     folder.create()
-    with locked(path):
+    with locked(path, RunError):
         _prepare(folder, plan, mode)
         records, notes = folder.records(mend=True)
         done = {record.pair for record in records if record.error is None}

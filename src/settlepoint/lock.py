@@ -1,4 +1,4 @@
-"""One writer a run folder: a lock that the operating system drops when its process dies, so that none goes stale."""
+"""One writer a folder: a lock that the operating system drops when its process dies, so that none goes stale."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from settlepoint.runs.errors import RunError
-
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, refusal: type[Exception]) -> Iterator[None]:
     """Hold `folder/lock`, which names the process that holds it. A file left by a dead process does not count.
 
-    Raises RunError, naming the other process, when another one is writing there.
+    Raises the refusal, naming the other process, when another one is writing there.
     """
     path = folder / "lock"
     with path.open("a+", encoding="utf-8") as file:
@@ -23,7 +21,7 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise RunError(f"{folder} is being written by process {file.read().strip() or 'unknown'}") from None
+            raise refusal(f"{folder} is being written by process {file.read().strip() or 'unknown'}") from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
