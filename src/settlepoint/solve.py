@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from settlepoint.adjoints.adjoint import Adjoint
 from settlepoint.adjoints.implicit import Implicit
+from settlepoint.adjoints.truncated import Truncated
 from settlepoint.adjoints.unrolled import Unrolled
 from settlepoint.equation import Equation, Operator
 from settlepoint.iterate import iterate
@@ -146,11 +147,14 @@ class FixedPoint(nn.Module):
         solver: Solver | None = None,
         stop: Stop | None = None,
         adjoint: Adjoint | None = None,
+        detached: bool = False,
     ) -> "FixedPoint":
         """The recipe of the paper's Algorithms 1 and 2: `steps` of x <- a x + (1 - a) P(x), a = damping.
 
-        solver, stop, adjoint: in place of what the recipe says, where they are given.
+        solver, stop, adjoint: in place of what the recipe says, where they are given. detached: its gradient goes
+        through the last step alone.
         """
+        adjoint = adjoint or (Truncated(1) if detached else None)
         return cls(operator, solver or Picard(damping), stop or FixedSteps(steps), adjoint, inject)
 
     def extra_repr(self) -> str:

@@ -83,6 +83,9 @@ def test_records_that_are_cut_short_or_missing(tmp_path: Path) -> None:
     (folder / "test_batch.bin").write_bytes(b"123")
     with pytest.raises(DataError, match=r"test_batch\.bin is cut short: .* a multiple of 3073 bytes, got 3"):
         cifar10(tmp_path)
+    (folder / "test_batch.bin").write_bytes((folder / "data_batch_1.bin").read_bytes()[:3073])
+    with pytest.raises(DataError, match="is cut short: its six files must hold as many images each, got"):
+        cifar10(tmp_path)
     (folder / "test_batch.bin").unlink()
     with pytest.raises(DataError, match=r"test_batch\.bin cannot be read"):
         cifar10(tmp_path)

@@ -90,3 +90,26 @@ def test_what_is_refused(settings: dict[str, object], words: str) -> None:
     asked: dict[str, object] = {"times": 2, "grid": (8, 8)} | settings
     with pytest.raises(ValueError, match=words):
         ANIE(**asked)  # type: ignore[arg-type]
+
+
+def test_one_more_evaluation_and_a_gradient_through_the_last_are_faults_of_the_recipe() -> None:
+    model, u = build(faults=Faults(one_more=True, detached=True)).eval(), frame()
+    y = model(u)
+    assert model.settle.last is not None
+    assert model.settle.last.evals.tolist() == [3, 3]
+    y.sum().backward()
+    whole = build(stop=sp.FixedSteps(3)).eval()
+    assert torch.equal(whole(u), y)
+    whole(u).sum().backward()
+    names = [name for name, p in model.operator.named_parameters() if p.grad is not None]
+    pairs = [(model.operator.get_parameter(n).grad, whole.operator.get_parameter(n).grad) for n in names]
+    assert not all(torch.allclose(a, b) for a, b in pairs)  # type: ignore[arg-type]
+    single = build(faults=Faults(one_more=True), adjoint=sp.Truncated(1)).eval()
+    single(u).sum().backward()
+    assert all(torch.equal(model.operator.get_parameter(n).grad, single.operator.get_parameter(n).grad) for n in names)
+
+
+@pytest.mark.parametrize("u", [torch.zeros(2, 2, 8, 8), torch.zeros(2, 1, 8, 9), torch.zeros(2, 8, 8)])
+def test_what_is_no_frame(u: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"u must be \(B, 1, 8, 8\), got"):
+        build()(u)

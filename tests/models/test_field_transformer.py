@@ -137,3 +137,49 @@ def test_what_is_refused(change: dict[str, object], words: str) -> None:
 def test_objectives_that_are_none(change: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         AllIterates(**change)  # type: ignore[arg-type]
+
+
+def settling(solver: sp.Solver, adjoint: sp.Adjoint | None = None) -> FieldTransformer:
+    torch.manual_seed(0)
+    stop = sp.Tolerance(atol=1e-4)
+    return FieldTransformer((1, 1), (4, 4), 8, 2, form="input", solver=solver, stop=stop, adjoint=adjoint).double()
+
+
+def test_single_iterates_have_the_whole_gradient_whatever_the_model_has() -> None:
+    u = torch.randn(2, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    found = []
+    for adjoint in (None, sp.Implicit(), sp.Truncated(1)):
+        model = settling(sp.Picard(0.5), adjoint)
+        *_, last = iterates(model, model.encode(u), 4)
+        model.decode(last).square().mean().backward()
+        found.append(model.lift.weight.grad)
+    model = settling(sp.Picard(0.5), sp.Unrolled())
+    model.settle.stop = sp.FixedSteps(4)
+    model(u).square().mean().backward()
+    assert all(torch.allclose(g, model.lift.weight.grad, rtol=1e-10) for g in found)  # type: ignore[arg-type]
+
+
+def test_iterates_leave_the_model_as_it_is() -> None:
+    model = settling(sp.Picard(0.5))
+    u = torch.randn(2, 1, 4, 4, dtype=torch.float64)
+    f, stop = model.encode(u), model.settle.stop
+    pairs = list(zip(iterates(model, f, 3), iterates(model, f, 3), strict=True))
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert model.settle.stop is stop
+
+
+def test_iterates_are_of_solvers_without_memory() -> None:
+    model = settling(sp.Anderson(3))
+    with pytest.raises(ValueError, match="must be Picard, whose steps have no memory, got Anderson"):
+        next(iterates(model, model.encode(torch.zeros(1, 1, 4, 4, dtype=torch.float64)), 2))
+
+
+@pytest.mark.parametrize("u", [torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, 4, 5), torch.zeros(1, 4, 4)])
+def test_what_is_no_field(u: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"u must be \(B, 1, 4, 4\), got"):
+        settling(sp.Picard(0.5))(u.double())
+
+
+def test_no_rows_are_no_rows() -> None:
+    model = FieldTransformer((2, 2), (4, 4), 8, 2, stop=sp.FixedSteps(2))
+    assert model(torch.zeros(0, 2, 4, 4)).shape == (0, 2, 4, 4)

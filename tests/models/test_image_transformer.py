@@ -66,3 +66,16 @@ def test_each_image_stops_on_its_own() -> None:
 def test_another_form() -> None:
     with pytest.raises(ValueError, match="form must be one of km, correction, got 'picard'"):
         build("picard")
+
+
+@pytest.mark.parametrize("form", ["km", "correction"])
+def test_masks_that_are_none(form: str) -> None:
+    u = shown()
+    with pytest.raises(ValueError, match="u must end in a mask of zeros and ones"):
+        build(form)(torch.cat((u[:, :3], torch.rand(2, 1, 8, 8)), 1))
+    with pytest.raises(ValueError, match="mask of zeros and ones"):
+        build(form)(u[:, :3] + 0.5)
+    with pytest.raises(ValueError, match=r"u must be \(B, C \+ 1, H, W\), images and their masks, got \(2, 8, 8\)"):
+        build(form)(u[:, 0])
+    with pytest.raises(ValueError, match="channels, images and masks together"):
+        build(form)(torch.cat((u, u[:, 3:]), 1))

@@ -70,6 +70,10 @@ Read = Callable[[Path], tuple[np.ndarray, np.ndarray]]
 def _whole(folder: Path, read: Read) -> Images:
     suffix = ".bin" if read is _binary else ""
     parts = [read(folder / f"{name}{suffix}") for name in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch")]
+    if len({len(labels) for _, labels in parts}) > 1:
+        raise DataError(
+            f"{folder} is cut short: its six files must hold as many images each, got {[len(y) for _, y in parts]}"
+        )
     pixels, classes = ([torch.from_numpy(part[at].copy()) for part in parts] for at in (0, 1))
     x = [values.view(-1, 3, 32, 32) for values in pixels]
     y = [values.long() for values in classes]

@@ -31,6 +31,10 @@ def task(folder: Path | None, *, train: int, val: int, noise: float, seed: int, 
     x is -1 or 1, whose standard deviation is 1, plus noise * N(0, 1), drawn once for each sample and point.
     """
     data = loaded(folder)
+    if train < 1 or val < 1 or train + val > len(data.train):
+        raise ValueError(
+            f"train and val must be at least 1 and together at most {len(data.train)}, got {train} and {val}"
+        )
     order = torch.randperm(len(data.train), generator=generator_from("fno-deq-darcy", "split"))
     parts = (data.train[order[:train]], data.train[order[len(order) - val :]], data.test, data.fine)
     draw, size = generator_from("fno-deq-darcy", "noise", seed), parts[0].y.std()

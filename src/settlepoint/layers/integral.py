@@ -53,7 +53,8 @@ class IntegralOperator(nn.Module):
 class MemoryOperator(nn.Module):
     """T(y)(t) = int_low^t [c(tau, y) + d(tau, y) int_low^tau K(tau, s) F(y(s)) ds] dtau
 
-    c, d: called with t (T, 1) and y (B, T, k), give what broadcasts to (B, T, k); without d there is no memory. K:
+    c, d: called with t (T, 1) and y (B, T, k), give what broadcasts to (B, T, k); without d there is no memory, and c
+    gives (B, T, k) itself. K:
     called with t (T, 1, 1) and s (S, 1), gives (T, S, 1) or (T, S, k), a number or one a component, or (T, S, k, k),
     matrices. F: from (B, S, k) to (B, S, k), the identity by default. y, result: (B, n, k), values at the nodes of the
     rule. Raises ValueError for d without K, and for shapes other than these.
@@ -82,6 +83,8 @@ class MemoryOperator(nn.Module):
         assert self.K is not None
         t, width = rule.nodes, y.shape[-1]
         F, K = y if self.F is None else self.F(y), self.K(t[:, None, None], t[:, None])
+        if F.shape != y.shape:
+            raise ValueError(f"F must give the shape of y, {tuple(y.shape)}, got {tuple(F.shape)}")
         allowed = [(len(t), len(t), *tail) for tail in ((1,), (width,), (width, width))]
         if tuple(K.shape) not in allowed:
             raise ValueError(f"K must give one of the shapes {allowed}, got {tuple(K.shape)}")

@@ -69,7 +69,7 @@ class Patches(nn.Module):
         pairs = [size for both in zip(self._counts, self.patch, strict=True) for size in both]
         split = field.reshape(*field.shape[:2], *pairs)
         order = [0, *(2 + 2 * axis for axis in range(axes)), 1, *(3 + 2 * axis for axis in range(axes))]
-        return split.permute(order).reshape(len(field), self.tokens, -1)
+        return split.permute(order).reshape(len(field), self.tokens, field.shape[1] * self.points)
 
     def joined(self, tokens: Tensor) -> Tensor:  # (B, tokens, C prod(patch)) -> (B, C, *grid)
         """The field whose patches these are."""

@@ -17,8 +17,9 @@ class Faults:
     """What the published code does otherwise than the equation; all off is the equation.
 
     dropout_in_evaluation: attention drops at test too. misaligned: coordinates run through time fastest while tokens
-    run through space fastest. one_more: N asks for N + 1 evaluations. no_f: y <- a y + (1 - a) T(y), f only as the
-    start. detached: the gradient goes through the last evaluation alone. adds_y: T(y) + y for T(y).
+    run through space fastest. one_more: N asks for N + 1 evaluations; a `stop` that is given says its own number. no_f:
+    y <- a y + (1 - a) T(y), f only as the start. detached: the gradient goes through the last evaluation alone, unless
+    an `adjoint` is given. adds_y: T(y) + y for T(y).
     """
 
     dropout_in_evaluation: bool = False
@@ -93,7 +94,9 @@ class ANIE(nn.Module):
         stack = nn.Sequential(*(GalerkinBlock(attention(), width, hidden, dropout) for _ in range(blocks)))
         core = Integral(stack, features, width, self._places(), adds_y=faults.adds_y)
         inject = "init" if faults.no_f else "f"
-        self.settle = FixedPoint.smoothed(core, 2, 0.5, inject, solver=solver, stop=stop, adjoint=adjoint)  # type: ignore[arg-type]
+        steps, inject = 2 + faults.one_more, "init" if faults.no_f else "f"
+        given = {"solver": solver, "stop": stop, "adjoint": adjoint}
+        self.settle = FixedPoint.smoothed(core, steps, 0.5, inject, detached=faults.detached, **given)  # type: ignore[arg-type]
 
     def _places(self) -> Tensor:  # (tokens, 3): t, x_1, x_2
         (high, wide), (p, q) = self.patches.grid, self.patches.patch
@@ -109,6 +112,8 @@ class ANIE(nn.Module):
 
     def encode(self, u: Tensor) -> Tensor:  # (B, 1, *grid) -> (B, times * points, features)
         """f."""
+        if u.shape[1:] != (1, *self.patches.grid):
+            raise ValueError(f"u must be (B, 1, {', '.join(map(str, self.patches.grid))}), got {tuple(u.shape)}")
         return self.encoder(self.patches(u)).repeat(1, self.times, 1)
 
     def start(self, f: Tensor) -> Tensor:

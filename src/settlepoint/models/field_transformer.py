@@ -64,7 +64,9 @@ class FieldTransformer(nn.Module):
     ):
         super().__init__()
         _check(frames, kind, form)
-        self.form, self.timed = form, kind == "space-time"
+        if depth < 1:
+            raise ValueError(f"depth must be at least 1, got {depth}")
+        self.form, self.timed, self.frames, self.grid = form, kind == "space-time", frames[0], tuple(grid)
         sizes = (frames[0], *grid) if self.timed else grid
         channels = (1, 1) if self.timed else frames
         self.patches = Patches(sizes, patch, shifted=kind == "small")
@@ -84,6 +86,8 @@ class FieldTransformer(nn.Module):
 
     def encode(self, u: Tensor) -> Tensor:  # (B, frames[0], *grid) -> (B, tokens, width)
         """f = P u."""
+        if u.shape[1:] != (wanted := (self.frames, *self.grid)):
+            raise ValueError(f"u must be (B, {', '.join(map(str, wanted))}), got {tuple(u.shape)}")
         return self.lift(self.patches(u[:, None] if self.timed else u)) + self.place
 
     def start(self, f: Tensor) -> Tensor:

@@ -13,8 +13,9 @@ class FNODEQ(nn.Module):
 
     A steady state is what does not change any more, and so is z*. frame: P and Q. settle: the FixedPoint layer over
     T(z, u), such as FourierCell, with inject="input"; it holds solver, stop and gradient. Every sample stops on its
-    own, and settle.last says how each of them ended. x: (B, inputs, n1, n2), or (B, n1, n2) with one input; result:
-    (B, outputs, n1, n2) on the same grid, whatever it is, as long as T can be evaluated there.
+    own, and settle.last says how each of them ended; one that did not settle is decoded from where it stopped. x: (B,
+    inputs, n1, n2), or (B, n1, n2) with one input; result: (B, outputs, n1, n2) on the same grid, whatever it is, as
+    long as T can be evaluated there.
 
         >>> import torch, settlepoint as sp
         >>> from settlepoint.layers import FourierCell, Frame

@@ -39,6 +39,7 @@ class ImageNet(nn.Module):
 
     def __init__(self, channels: tuple[int, int], patches: Patches, width: int, heads: int, depth: int):
         super().__init__()
+        self.channels = channels
         self.patches = patches
         self.lift = nn.Linear(channels[0] * patches.copies * patches.points, width)
         self.place = nn.Parameter(0.02 * torch.randn(patches.tokens, width))
@@ -47,6 +48,8 @@ class ImageNet(nn.Module):
         nn.init.zeros_(self.project.weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] != self.channels[0]:
+            raise ValueError(f"x must have {self.channels[0]} channels, images and masks together, got {x.shape[1]}")
         return self.patches.joined(self.project(self.blocks(self.lift(self.patches(x)) + self.place)))
 
 
@@ -83,7 +86,12 @@ class ImageTransformer(nn.Module):
         return self.settle.operator  # type: ignore[return-value]
 
     def encode(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """f and m; f is the image as it came for "km"."""
+        """f and m; f is the image as it came for "km". Raises ValueError where u does not end in a mask of 0 and 1."""
+        if u.ndim != 4 or u.shape[1] < 2:
+            raise ValueError(f"u must be (B, C + 1, H, W), images and their masks, got {tuple(u.shape)}")
+        mask = u[:, -1:]
+        if not bool(((mask == 0) | (mask == 1)).all()):
+            raise ValueError("u must end in a mask of zeros and ones, see data.dropped")
         return (u[:, :-1] if self.operator.form == "km" else self.painter(u)), u[:, -1:]
 
     def start(self, f: tuple[Tensor, Tensor]) -> Tensor:
