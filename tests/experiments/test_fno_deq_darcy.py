@@ -216,3 +216,10 @@ def test_the_real_test_set_is_never_trained_on() -> None:
     assert [len(part) for part in (data.train, data.val, data.test, data.fine)] == [900, 100, 50, 50]
     seen = torch.cat((data.train.x, data.val.x)).flatten(1)
     assert torch.cdist(data.test.x.flatten(1), seen).min() > 1.0
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(("train", "val"), [(1000, 100), (0, 100), (900, 0)])
+def test_validation_samples_are_not_trained_on(train: int, val: int) -> None:
+    with pytest.raises(ValueError, match=rf"together at most \d+, got {train} and {val}"):
+        task(None, train=train, val=val, noise=0.0, seed=0)

@@ -140,3 +140,12 @@ def test_what_does_not_fit_is_refused() -> None:
         model.table(-1.0)
     with pytest.raises(TypeError, match="rule must be a Quadrature, whose nodes are fixed, got RandomNodes"):
         NIDE(hyperbolic(), RandomNodes(4))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("change", [lambda y: y[:, -1:], lambda y: y.sum(1, keepdim=True), lambda y: y[..., :1]])
+def test_an_f_of_another_shape_is_refused(change) -> None:
+    one = lambda t, y: torch.ones_like(y)  # noqa: E731
+    operator = MemoryOperator(one, one, lambda t, s: torch.ones_like(t * s), change)
+    rule = gauss_legendre(4)
+    with pytest.raises(ValueError, match=r"F must give the shape of y, \(1, 4, 2\), got"):
+        operator(torch.zeros(1, 4, 2, dtype=torch.float64), rule)
