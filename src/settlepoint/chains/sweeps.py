@@ -29,11 +29,11 @@ class Sweeps:
     increments (Shih et al. 2023); "implicit" A_k = chain.linear, whose linear part is solved exactly. Each is exact
     after at most n sweeps, whatever step is: x_{k+1}' = y_k once x_k is final.
 
-    What is final is frozen: a position is settled when all before it are and its measured residual is
-    ||x_{k+1} - step(x_k, k)|| <= tolerance ||x_{k+1}||. The first position behind them becomes step of a settled state,
-    residual zero, so every sweep settles one more at least. tolerance = 0 gives the numbers of the sequential chain
-    (of step on other batch shapes, whose rounding may differ). Errors at the end of the chain are the sum of residuals
-    times what the rest of the chain makes of them.
+    What is final is frozen. With e_k = ||x_{k+1} - step(x_k, k)|| / ||step(x_k, k)||, measured, position k + 1 is
+    settled when all before it are and e_0 + ... + e_k <= tolerance (k + 1) / n: the sum over a settled chain is within
+    the tolerance, and where steps do not enlarge differences that bounds the relative error at its end. The first
+    position behind those becomes step of a settled state, e = 0, so every sweep settles one more at least. tolerance =
+    0 gives the numbers of the sequential chain (of step on other batch shapes, whose rounding may differ).
 
     window: positions evaluated at once, the chain's length by default; every row has its own. depth: of Anderson
     acceleration over the window, 0 for none; it helps some chains and harms others. max_sweeps: the chain's length by
@@ -125,7 +125,7 @@ class _March:
         """One call of step, one pass of the recurrence; rows that end leave."""
         now = self.now
         y, inside = self._images(now)
-        seen = _Residuals.of(now.x[:, 1:], y, inside, self.how.tolerance)
+        seen = self._measured(now, y, inside)
         x = self._forward(now, y, seen.count)
         ahead = seen.count + seen.next_is_finite
         x = _mended(x, ahead)
@@ -149,6 +149,12 @@ class _March:
         self.evals[now.row] += inside.sum(1)
         self.steps[now.row] += 1
         return y, inside
+
+    def _measured(self, now: _Windows, y: Tensor, inside: Tensor) -> _Residuals:
+        """Which leading positions are within what the tolerance allows up to there."""
+        slots = torch.arange(1, y.shape[1] + 1, device=y.device)
+        allowed = self.how.tolerance * (now.first[:, None] + slots).double() / self.chain.length
+        return _Residuals.of(now.x[:, 1:], y, inside, allowed - self.residual[now.row][:, None])
 
     def _forward(self, now: _Windows, y: Tensor, count: Tensor) -> Tensor:
         """The recurrence behind the `count` leading positions of every row, which stay as they are."""
@@ -177,7 +183,7 @@ class _March:
         return (slots > ahead[:, None]) & (now.first[:, None] + slots <= self.chain.length)
 
     def _note(self, now: _Windows, x: Tensor, seen: _Residuals, ahead: Tensor) -> None:
-        self.residual[now.row] = torch.maximum(self.residual[now.row], seen.largest)
+        self.residual[now.row] += seen.total
         self.settled[now.row] = now.first + ahead
         self.trace.append(self.settled.clone())
         if self.course is not None:
@@ -211,26 +217,25 @@ class _March:
 class _Residuals:
     """Of the leading positions of every window, all (R,).
 
-    count: how many are within the tolerance; largest: their largest relative residual; next_is_finite, lost: whether
+    count: how many are within what is allowed; total: sum of their relative residuals; next_is_finite, lost: whether
     the image behind them, exact, is finite or not (neither where the window has no more of the chain).
     """
 
     count: Tensor
-    largest: Tensor
+    total: Tensor
     next_is_finite: Tensor
     lost: Tensor
 
     @classmethod
-    def of(cls, x: Tensor, y: Tensor, inside: Tensor, tolerance: float) -> _Residuals:
-        size, gap = _norm(y), _norm(y - x)
-        finite = torch.isfinite(y).flatten(2).all(2)
-        good = (inside & finite & (gap <= tolerance * size)).long().cumprod(1).bool()
+    def of(cls, x: Tensor, y: Tensor, inside: Tensor, allowed: Tensor) -> _Residuals:
+        gap, finite = _norm(y - x), torch.isfinite(y).flatten(2).all(2)
+        relative = torch.where(gap == 0, 0.0, gap / _norm(y))
+        good = (inside & finite & (relative.cumsum(1) <= allowed)).long().cumprod(1).bool()
         count = good.sum(1)
-        relative = torch.where(good & (gap > 0), gap / size, 0.0)
         at = count.clamp(max=x.shape[1] - 1)[:, None]
         exists = (count < x.shape[1]) & inside.gather(1, at)[:, 0]
         is_finite = finite.gather(1, at)[:, 0]
-        return cls(count, relative.amax(1), exists & is_finite, exists & ~is_finite)
+        return cls(count, torch.where(good, relative, 0.0).sum(1), exists & is_finite, exists & ~is_finite)
 
 
 def _norm(x: Tensor) -> Tensor:  # (R, W, ...) -> (R, W) float64

@@ -14,8 +14,8 @@ class Swept:
     """Answer of `Sweeps.run`.
 
     solution: value (B, ...), the state at the end of the chain; status, steps (sweeps), evals (pairs evaluated), all
-    (B,); work, pairs evaluated for the whole batch; residual (B,), the largest ||x_{k+1} - step(x_k, k)|| / ||x_{k+1}||
-    over the positions, measured: CONVERGED says that it is within the tolerance at every one of them. A NONFINITE row
+    (B,); work, pairs evaluated for the whole batch; residual (B,), the sum over the positions of the measured
+    ||x_{k+1} - step(x_k, k)|| / ||step(x_k, k)||: CONVERGED says that it is within the tolerance. A NONFINITE row
     has the last finite state of its chain as value, one out of sweeps the last state of its window and residual NaN.
     calls: calls of step, one a sweep: what is sequential. settled: (B,), positions that are final. trace: (calls, B),
     the same after every sweep. course: (B, n + 1, ...) where it was asked for; NaN where nothing is settled.
