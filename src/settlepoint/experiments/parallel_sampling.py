@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import numpy as np
+
 from settlepoint.chains import Sweeps, Swept
 from settlepoint.chains.diffusers import diffusers
 from settlepoint.experiments.experiment import (
@@ -81,8 +83,8 @@ class ParallelSampling(Experiment):
             "slowest sample, a sample those it took part in, on average. The error is to diffusers' own loop on the "
             "same noise; the tolerance is the largest of 1e-4 x (1, .3, .1, .03, .01) at which it is within 1e-4 for "
             "every sample. Evaluations are the cost: the sequential loop takes one a step. Wall seconds of one run "
-            "each, in the same process on one thread, where a call on more samples takes longer; sequential calls count "
-            "where it does not. Exact score of a kernel density of the digits; UNet: a trained UNet2DModel.",
+            "each, in the same process on one thread, where a call on more samples takes longer; sequential calls are "
+            "what counts where it does not. Exact score of a kernel density of the digits; UNet: trained UNet2DModel.",
             command="settle run parallel-sampling --scale {scale} --seeds {seeds}",
         ),
     )
@@ -132,7 +134,7 @@ class ParallelSampling(Experiment):
         errors = [results.mean(cell, "error") for cell in self.cells(results.scale)]
         return [
             ended,
-            Check.at_most("largest error of all cells, mean of seeds", max(errors), results.scale.error),
+            Check.at_most("largest error of all cells, mean of seeds", float(np.max(errors)), results.scale.error),
             *(
                 Check.at_least(f"{kind}, sum: times fewer sequential calls, {of}",
                                results.mean(f"{kind}, sum", f"fewer, {of}"), least)

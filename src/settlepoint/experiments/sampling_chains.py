@@ -33,7 +33,7 @@ class SamplingScale(Scale):
 
 @dataclass(frozen=True)
 class Task:
-    """A chain, where it starts (B, 1, 8, 8), what diffusers' own loop gives for it, and the wall seconds of that loop."""
+    """A chain, where it starts (B, 1, 8, 8), what diffusers' own loop gives for it, and that loop's wall seconds."""
 
     chain: Chain
     start: Tensor
