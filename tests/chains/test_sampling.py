@@ -125,7 +125,7 @@ def test_the_linear_part_is_the_derivative_while_the_clean_sample_is_held(predic
 @pytest.mark.parametrize(
     ("kind", "steps", "settings"), [(DDIM, 50, {}), (DDIM, 100, {}), (DDIM, 50, {"eta": 1.0}), (DDPM, 50, {})]
 )
-@pytest.mark.parametrize("form", ["sum", "implicit"])
+@pytest.mark.parametrize("form", [None, "sum", "implicit"])
 def test_samples_are_the_sequential_ones_to_the_tolerance(kind, steps: int, settings: dict, form) -> None:
     scheduler = kind(clip_sample=False)
     model, start = score(scheduler), normal(3, 1, 4, 4)

@@ -67,7 +67,7 @@ def test_checks_fail_on_what_is_missing_or_too_slow() -> None:
     good = {"error": 1e-5, "fewer, sample": 8.0, "fewer, batch": 8.0}
     records = [Record(cell, 0, good) for cell in EXPERIMENT.cells(scale)]
     assert all(c.passed for c in EXPERIMENT.checks(Results("cpu", scale, records)))
-    slow = [replace(r, metrics=good | {"fewer, batch": 3.0}) for r in records]
+    slow = [replace(r, metrics=good | {"fewer, sample": 3.0}) for r in records]
     assert sum(not c.passed for c in EXPERIMENT.checks(Results("cpu", scale, slow))) == 2
     wrong = [*records[:3], replace(records[3], metrics=good | {"error": math.nan}), *records[4:]]
     assert not all(c.passed for c in EXPERIMENT.checks(Results("cpu", scale, wrong)))

@@ -26,7 +26,7 @@ def parallel_sample(
     steps: int,
     tolerance: float = 1e-4,
     window: int | None = None,
-    form: Form = "sum",
+    form: Form | None = None,
     eta: float = 0.0,
     generator: torch.Generator | None = None,
     context: tuple[Tensor, ...] = (),
@@ -42,11 +42,12 @@ def parallel_sample(
 
     model: diffusers' UNet2DModel or what is called as model(x, t, *context), t (M,), and returns `.sample`, a tuple or
     a tensor. scheduler: a DDIMScheduler or DDPMScheduler (or their Parallel variants), left as it is. noise: where the
-    chain starts (B, ...), or its shape, then drawn. window: steps at once; all by default. form: of the sweeps;
-    "implicit" takes the part of the step that stays when the predicted clean sample is held. eta: of DDIM. generator:
-    draws first the noise, then that of stochastic steps, in the order of a sequential loop, so that equal seeds give
-    equal samples. context: tensors (B, ...) that model gets, such as class labels. progress: told the number of calls
-    and the share of settled positions after every sweep.
+    chain starts (B, ...), or its shape, then drawn. window: steps at once; all by default. form: of the sweeps, by
+    default "sum" for deterministic chains and "implicit" for stochastic ones, whose linear part is that of the step
+    while the predicted clean sample is held. eta: of DDIM. generator: draws first the noise, then that of stochastic
+    steps, in the order of a sequential loop, so that equal seeds give equal samples. context: tensors (B, ...) that
+    model gets, such as class labels. progress: told the number of calls and the share of settled positions after every
+    sweep.
 
     Memory: model's own for window * B samples, about eight times window * B samples, and for stochastic steps steps * B
     samples of noise. Smaller windows need less and more calls.
@@ -54,8 +55,8 @@ def parallel_sample(
     Raises ValueError for unknown schedulers, windows larger than `steps`, models in training with dropout or batch
     norms, noise that is not finite. Warns ClippingWarning where the scheduler clips or thresholds.
     """
-    how = Sweeps(window, tolerance, form)
     step = ReverseStep.of(scheduler, steps, eta)
+    how = Sweeps(window, tolerance, form or ("implicit" if step.stochastic else "sum"))
     _check_model(model)
     start = _start(model, noise, generator)
     return how.run(sampling_chain(model, step, start, generator, context), start, progress=progress)
@@ -86,7 +87,7 @@ def sample_pipeline(
     steps: int = 50,
     tolerance: float = 1e-4,
     window: int | None = None,
-    form: Form = "sum",
+    form: Form | None = None,
     eta: float = 0.0,
     generator: torch.Generator | None = None,
     progress: Told | None = None,
