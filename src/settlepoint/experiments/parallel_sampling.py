@@ -62,7 +62,7 @@ class ParallelSampling(Experiment):
     }  # fmt: skip
     scaled_down: ClassVar = {
         "smoke": "60 images, two samples, DDIM with 25 steps, no network",
-        "cpu": "digits of 8 x 8 pixels, batches of 8 samples, a network of two levels trained for 400 updates",
+        "cpu": "digits of 8 x 8 pixels, batches of 8 samples, a network of two levels trained for 200 updates",
     }
     tables: ClassVar = (
         Table(

@@ -26,7 +26,7 @@ class SamplingScale(Scale):
     bandwidth: Annotated[float, "of the kernel density; pixels lie in [-1, 1]"] = 0.1
     chains: Annotated[tuple[str, ...], "kind and steps"] = ("DDIM 25", "DDIM 50", "DDIM 100", "DDPM 50")
     network: Annotated[bool, "whether a trained UNet2DModel is sampled too"] = True
-    updates: Annotated[int, "gradient steps of the network, batches of 64"] = 400
+    updates: Annotated[int, "gradient steps of the network, batches of 64"] = 200
     error: Annotated[float, "relative error to the sequential sample that is asked for"] = 1e-4
     thresholds: Annotated[bool, "hold the table to its thresholds"] = True
 
@@ -78,7 +78,7 @@ def _trained(scale: SamplingScale, seed: int) -> nn.Module:
     kit = diffusers()
     with seeded("parallel-sampling", "network", seed):
         model = kit.UNet2DModel(
-            sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(32, 64),
+            sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(16, 32),
             norm_num_groups=8, down_block_types=("DownBlock2D", "AttnDownBlock2D"),
             up_block_types=("AttnUpBlock2D", "UpBlock2D"), attention_head_dim=16,
         )  # fmt: skip
