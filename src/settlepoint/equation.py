@@ -21,6 +21,8 @@ class Equation:
     value a row. f: anything that broadcasts to x. context: tensors with one leading entry a row, handed to T and
     gathered with the rows. scale: (R,) step sizes h for learned and Runge-Kutta solvers. select(eq, rows): the equation
     on those rows; `Rows` has one, `Segments` needs one to be compacted. layout: bound by `at`, not given by users.
+    triangular: n when every row of x is a chain of n entries and entry k of T(x) depends on those before k alone. Then
+    n Picard sweeps reach the fixed point from anywhere, contraction or not, so a search gives no row up before them.
 
     An equation is made anew for every solve and owns no parameters.
     """
@@ -33,6 +35,7 @@ class Equation:
     select: "Callable[[Equation, Tensor], Equation] | None" = None
     scale: Tensor | None = None
     layout: Layout | None = None
+    triangular: int = 0
 
     def __post_init__(self):
         if not callable(self.operator):
@@ -41,6 +44,8 @@ class Equation:
             raise TypeError(f"lam must be a number or a tensor, got {type(self.lam).__name__}")
         if not isinstance(self.context, tuple):
             raise TypeError(f"context must be a tuple, got {type(self.context).__name__}")
+        if isinstance(self.triangular, bool) or not isinstance(self.triangular, int) or self.triangular < 0:
+            raise ValueError(f"triangular must be a number of entries >= 0, got {self.triangular!r}")
 
     @classmethod
     def from_root(

@@ -32,10 +32,13 @@ class Look:
 
 
 class Progress:
-    """Best residual, age and status of every working row under one Tolerance."""
+    """Best residual, age and status of every working row under one Tolerance.
 
-    def __init__(self, rows: int, stop: Tolerance, eps: float, recovery: int = 0):
-        self.stop, self.eps, self.recovery = stop, eps, recovery
+    recovery: as of `Solver`. horizon: steps before which no row is given up, since a triangular operator needs them.
+    """
+
+    def __init__(self, rows: int, stop: Tolerance, eps: float, recovery: int = 0, horizon: int = 0):
+        self.stop, self.eps, self.recovery, self.horizon = stop, eps, recovery, horizon
         self.strikes, self.struck = np.zeros(rows, dtype=np.int64), False  # consecutive looks at a lost residual
         self.best = np.full(rows, np.inf)
         self.first = np.full(rows, np.nan)
@@ -85,7 +88,7 @@ class Progress:
         improved = active & (n < self._bar)
         self._set_best(np.where(improved, n, self.best))
         self.last[improved] = step
-        age = step - self.last
+        age = step - np.maximum(self.last, self.horizon)
         found = self._verdicts(seen, tol, step, age)
         finished = active & (found != _ACTIVE)
         ended = int(np.count_nonzero(finished))
@@ -100,12 +103,13 @@ class Progress:
         """Status of every row, lowest precedence first so that higher ones overwrite."""
         n, stop = seen.residual, self.stop
         status = np.full(n.size, Status.MAX_STEPS if step >= stop.max_steps else _ACTIVE)
+        late = step > self.horizon
+        grown = (n > stop.growth * self.first) & late
+        status[grown] = Status.DIVERGED
         if seen.size is not None and seen.moved is not None:
             self._doubts(status, seen, seen.moved, seen.size, age)
-        else:
-            status[n > stop.growth * self.first] = Status.DIVERGED
         status[n <= tol] = Status.CONVERGED
-        status[~np.isfinite(n)] = Status.NONFINITE
+        status[~np.isfinite(n) & late] = Status.NONFINITE
         if self.recovery:
             self._forgive(status, ~(n <= stop.growth * self.first), step)
         return status
@@ -124,7 +128,7 @@ class Progress:
         stale = age >= stop.window * stop.every
         settled = stale & (n <= 2 * self.best) & (moved <= 0.5 * stop.window * stop.every * n)
         floor = (age >= self._patience) & (n <= _FLOOR * self.eps * size)
-        status[stale & ~settled | (n > stop.growth * self.first)] = Status.DIVERGED
+        status[stale & ~settled] = Status.DIVERGED
         status[settled | floor] = Status.STALLED
         if seen.returned is not None and seen.stride is not None:
             near = _SAME * n

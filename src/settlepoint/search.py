@@ -27,7 +27,7 @@ class Search:
         self.state: State | None = None
         self.rounded = eq.layout is not None and eq.layout.rounded
         self.rows = np.arange(len(z))  # original number of every working row
-        self.progress = Progress(len(z), stop, _eps(eq, z), start.solver.recovery)
+        self.progress = Progress(len(z), stop, _eps(eq, z), start.solver.recovery, eq.triangular)
         self.best_z, self.previous, self.snapshot = z, z, None
         self.extra: int = 0
         self.extra_rows: Tensor | None = None
@@ -62,18 +62,16 @@ class Search:
                 if self.progress.finished == self.rows.size:
                     break
                 if self.compacting and self.waste >= _WASTE * self.rows.size:
-                    r = self._compact(image, r)
+                    image, r = self._compact(image, r)
             try:
-                self._advance(r)
+                self._advance(image, r)
             except Exception as error:
                 raise OperatorError(self._interrupted(size), self.step + 1) from error
             self.waste += self.progress.finished
         return self._outcome(size)
 
-    def _advance(self, r: Tensor) -> None:
-        if self.state is None:
-            self.state = self.start.init(self.eq, self.z, r)
-        moved, self.state, extra = self.start.solver.step(self.eq, self.z, r, self.state)
+    def _advance(self, image: Tensor, r: Tensor) -> None:
+        moved, extra = self._stepped(image, r)
         if self.rounded:
             moved = self.eq.layout.settle(moved)  # type: ignore[union-attr]
         if self.mask is not None:
@@ -85,6 +83,15 @@ class Search:
         else:
             self.extra += extra
             self.work += extra * self.rows.size
+
+    def _stepped(self, image: Tensor, r: Tensor) -> tuple[Tensor, int | Tensor]:
+        """The next iterate, and the solver's own calls; of a chain P(z) itself, which z + r is only in rounding."""
+        if self.eq.triangular and (blended := self.start.solver.blend(self.z, image)) is not None:
+            return blended, 0
+        if self.state is None:
+            self.state = self.start.init(self.eq, self.z, r)
+        moved, self.state, extra = self.start.solver.step(self.eq, self.z, r, self.state)
+        return moved, extra
 
     def _look(self, image: Tensor, r: Tensor) -> None:
         progress = self.progress
@@ -147,7 +154,7 @@ class Search:
         )  # fmt: skip
         self.mask = self._device(progress.active)[:, None]
 
-    def _compact(self, image: Tensor, r: Tensor) -> Tensor:
+    def _compact(self, image: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
         """Gather the unfinished rows; the first time only after one call on them has agreed with what is known."""
         keep = self.progress.active
         index = self._device(np.flatnonzero(keep))
@@ -159,7 +166,7 @@ class Search:
         except Exception as error:
             self.compacting = False
             self.notes.append(f"compaction off: {error}; hand tensors of the whole batch over as context")
-            return r
+            return image, r
         self.eq, self.z, self.rows = eq, z, self.rows[keep]
         self.best_z, self.previous = self.best_z.index_select(0, index), self.previous.index_select(0, index)
         self.snapshot = None if self.snapshot is None else self.snapshot.index_select(0, index)
@@ -168,7 +175,7 @@ class Search:
         self.progress.keep(keep)
         self.checks = self.checks[keep]
         self.mask, self.waste = None, 0
-        return r.index_select(0, index)
+        return image.index_select(0, index), r.index_select(0, index)
 
     def _verify(self, index: Tensor, image: Tensor) -> None:
         """One call on the rows in index must give what the whole batch gave.
@@ -216,21 +223,24 @@ class Search:
         moved = any(d.drift is not None for d in done)
         value = stack([d.value for d in done]) if done else self.z
         return Outcome(
-            value, self._judged(value, whole("status", torch.int64)),
-            whole("steps", torch.int64), evals, whole("residual", self.z.dtype), whole("taken", torch.int64),
+            value, self._judged(value, whole("status", torch.int64), residual := whole("residual", self.z.dtype)),
+            whole("steps", torch.int64), evals, residual, whole("taken", torch.int64),
             self.work + int(self.work_rows),
             self._trace(size), self.notes + list(self.state.notes if self.state is not None else ()),
             stack(drift) if moved else None,
             self.state if len(self.rows) == size else None,
         )  # fmt: skip
 
-    def _judged(self, value: Tensor, status: Tensor) -> Tensor:
+    def _judged(self, value: Tensor, status: Tensor, residual: Tensor) -> Tensor:
         """CONVERGED rows so large that rounding alone can make their residual vanish are STALLED.
 
         A linear system without a solution is the usual way there: at ||x|| = 1e16, x - (A x - b) is x, whatever b is.
+        A triangular operator whose residual is zero has given every entry from those before: that row is right.
         """
         size = self.eq.measure(value.detach())
         blind = self.stop.atol + self.stop.rtol * size < _BLIND * _eps(self.eq, value) * size
+        if self.eq.triangular:
+            blind &= residual != 0
         return torch.where(blind & (status == int(Status.CONVERGED)), int(Status.STALLED), status)
 
     def _trace(self, size: int) -> Trace | None:

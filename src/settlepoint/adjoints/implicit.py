@@ -24,6 +24,7 @@ from settlepoint.iterate import iterate
 from settlepoint.outcome import Outcome, unwrapped
 from settlepoint.solution import Gradient, GradientWarning, Status
 from settlepoint.solvers.anderson import Anderson
+from settlepoint.solvers.picard import Picard
 from settlepoint.solvers.solver import Solver
 from settlepoint.spaces import Rows
 from settlepoint.stop import Stop, Tolerance
@@ -33,10 +34,10 @@ from settlepoint.stop import Stop, Tolerance
 class Implicit(Adjoint):
     """dz* = (I - J)^{-1} dP by solving v = J^T v + g; memory of `order` evaluations, whatever the number of steps.
 
-    solver: of the backward equation, Anderson(5) by default. stop: its tolerance; by default relative, 1e-10 or eight
-    rounding units, whichever is larger. order: highest derivative that is exact (third derivatives need 3). A row that
-    misses is reported in Solution.gradient and by GradientWarning. Rows that did not converge get the gradient that
-    their value would have if it were a fixed point.
+    solver: of the backward equation; Anderson(5) by default, Picard() for a triangular operator, whose J^T is one
+    too. stop: its tolerance; by default relative, 1e-10 or eight rounding units, whichever is larger. order: highest
+    derivative that is exact (third derivatives need 3). A row that misses is reported in Solution.gradient and by
+    GradientWarning. Rows that did not converge get the gradient that their value would have if it were a fixed point.
     """
 
     solver: Solver | None = None
@@ -69,7 +70,7 @@ class _Linearised:
     """J at z0 and (I - J)^{-1} as frozen maps of plain tensors (R, W), from one recorded evaluation."""
 
     def __init__(self, eq: Equation, outcome: Outcome, adjoint: Implicit, report: Gradient):
-        self.adjoint, self.report = adjoint, report
+        self.adjoint, self.report, self.triangular = adjoint, report, eq.triangular
         with torch.enable_grad():
             self.z = leaf(outcome.z)
             self.image = unwrapped(evaluated(eq, self.z, outcome))
@@ -105,9 +106,12 @@ class _Linearised:
         size = g.abs().amax(1, keepdim=True) if g.shape[1] else g.new_ones(len(g), 1)
         size = torch.where((size > 0) & torch.isfinite(size), size, 1.0)
         g = g / size
-        stop = self.adjoint.stop or Tolerance(0.0, max(1e-10, 8 * torch.finfo(g.dtype).eps), max_steps=1000, window=50)
-        eq = Equation(self.transposed if transposed else self.jacobian, g, space=Rows()).at(g)
-        outcome = iterate(eq, g, self.adjoint.solver or Anderson(5), stop, compact=False)
+        steps = max(1000, self.triangular + 1)
+        stop = self.adjoint.stop or Tolerance(0.0, max(1e-10, 8 * torch.finfo(g.dtype).eps), max_steps=steps, window=50)
+        operator, chain = self.transposed if transposed else self.jacobian, self.triangular
+        eq = Equation(operator, g, space=Rows(), triangular=chain).at(g)
+        solver = self.adjoint.solver or (Picard() if chain else Anderson(5))
+        outcome = iterate(eq, g, solver, stop, compact=False)
         self._note(outcome, torch.linalg.vector_norm(g, dim=1) > 0)
         return outcome.z * size
 

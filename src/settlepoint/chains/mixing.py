@@ -1,0 +1,69 @@
+"""Anderson acceleration over sliding windows of a chain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from settlepoint.solvers.least_squares import least_squares
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """x'' = x' - sum_j g_j (dx + dr)_j, g = argmin |r - sum_j g_j dr_j|^2, r = x' - x        (Anderson 1965)
+
+    over the positions of a window that are not settled; x' is what a sweep makes of x. Windows slide, so the
+    differences slide with them, and are zero at positions that were not in the window then.
+
+    moves, changes: (R, depth, S, ...), dx + dr and dr, newest last. x, r: (R, S, ...), of the sweep before. known:
+    (R, S), which of these were in the window.
+    """
+
+    moves: Tensor
+    changes: Tensor
+    x: Tensor
+    r: Tensor
+    known: Tensor
+
+    @classmethod
+    def empty(cls, x: Tensor, depth: int) -> Mixing:  # (R, S, ...)
+        """Nothing known yet."""
+        history = x.new_zeros(len(x), depth, *x.shape[1:])
+        known = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
+        return cls(history, history.clone(), torch.zeros_like(x), torch.zeros_like(x), known)
+
+    def step(self, x: Tensor, swept: Tensor, later: Tensor) -> tuple[Tensor, Mixing]:
+        """The accelerated windows, and what is remembered. later: (R, S), the positions that may be moved."""
+        r = swept - x
+        known, wanted = _wide(self.known, x), _wide(later, x)
+        change, move = torch.where(known, r - self.r, 0.0), torch.where(known, swept - self.x - self.r, 0.0)
+        changes = torch.cat((self.changes[:, 1:], change[:, None]), 1)
+        moves = torch.cat((self.moves[:, 1:], move[:, None]), 1)
+        basis = torch.where(wanted[:, None], changes, 0.0).flatten(2)
+        right = torch.where(wanted, r, 0.0).flatten(1)
+        g = least_squares(basis @ basis.mT, (basis @ right[:, :, None])[:, :, 0])
+        moved = swept - (g[:, None] @ moves.flatten(2)).reshape(x.shape)
+        good = wanted & _wide(torch.isfinite(moved).flatten(2).all(2), x)
+        return torch.where(good, moved, swept), Mixing(moves, changes, x, r, torch.ones_like(later))
+
+    def shifted(self, ahead: Tensor) -> Mixing:
+        """Every row moved on by its own number of positions."""
+        slots = torch.arange(self.x.shape[1], device=self.x.device) + ahead[:, None]
+        inside, slots = slots < self.x.shape[1], slots.clamp(max=self.x.shape[1] - 1)
+        rows = torch.arange(len(self.x), device=self.x.device)[:, None]
+        history = lambda v: torch.where(_wide(inside, self.x)[:, None], v.movedim(1, 2)[rows, slots].movedim(2, 1), 0.0)  # noqa: E731
+        known = inside & self.known[rows, slots]
+        return Mixing(
+            history(self.moves), history(self.changes), self.x[rows, slots], self.r[rows, slots], known
+        )  # fmt: skip
+
+    def only(self, index: Tensor) -> Mixing:
+        """The rows in index alone."""
+        parts = (self.moves, self.changes, self.x, self.r, self.known)
+        return Mixing(*(part[index] for part in parts))
+
+
+def _wide(mask: Tensor, like: Tensor) -> Tensor:
+    return mask.reshape(*mask.shape, *(1,) * (like.ndim - 2))

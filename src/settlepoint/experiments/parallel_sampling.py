@@ -1,0 +1,155 @@
+"""parallel-sampling: the samples of a diffusion chain in fewer sequential calls, by every form of its sweeps."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from settlepoint.chains import Sweeps, Swept
+from settlepoint.chains.diffusers import diffusers
+from settlepoint.experiments.experiment import (
+    Check,
+    Column,
+    Context,
+    Experiment,
+    Figure,
+    Results,
+    Table,
+    curve,
+    outcome,
+)
+from settlepoint.experiments.sampling_chains import SamplingScale, Task, pictures, relative_error, task
+
+FORMS: Mapping[str, Sweeps] = {
+    "jacobi": Sweeps(form="jacobi"),
+    "sum": Sweeps(form="sum"),
+    "implicit": Sweeps(form="implicit"),
+    "sum, Anderson(2)": Sweeps(form="sum", depth=2),
+    "implicit, Anderson(2)": Sweeps(form="implicit", depth=2),
+    "sum, window 20": Sweeps(form="sum", window=20),
+    "sum, window 10": Sweeps(form="sum", window=10),
+    "implicit, window 20": Sweeps(form="implicit", window=20),
+    "implicit, window 10": Sweeps(form="implicit", window=10),
+}
+NETWORK = ("UNet, DDIM 50",)
+NETWORK_FORMS = ("sum", "implicit", "sum, window 10")
+TARGETS = {"DDIM 50, sum": 4.0, "DDIM 100, sum": 7.0}
+TOLERANCES = (1.0, 0.3, 0.1, 0.03, 0.01)
+
+
+class ParallelSampling(Experiment):
+    """Rows are a chain and how it is swept; the sequential loop of diffusers is the truth and the baseline."""
+
+    id = "parallel-sampling"
+    title = "Parallel sampling: diffusion chains by sweeps"
+    claim = (
+        "Solved as a triangular fixed point, a DDIM chain gives the sequential samples to 1e-4 in a fraction of the "
+        "sequential model calls, at a cost of several times the evaluations."
+    )
+    source = "Operator Learning Meets Numerical Analysis, Section on diffusion; Shih et al. 2023 (parallel sampling)"
+    needs: ClassVar = (lambda context: diffusers(), lambda context: pictures(context.scale))
+    scales: ClassVar = {
+        "smoke": SamplingScale(
+            seeds=1, samples=2, images=60, chains=("DDIM 25",), network=False, thresholds=False
+        ),
+        "cpu": SamplingScale(seeds=3),
+        "paper": SamplingScale(seeds=5, samples=64, updates=4000),
+    }  # fmt: skip
+    scaled_down: ClassVar = {
+        "smoke": "60 images, two samples, DDIM with 25 steps, no network",
+        "cpu": "digits of 8 x 8 pixels, batches of 8 samples, a network of two levels trained for 200 updates",
+    }
+    tables: ClassVar = (
+        Table(
+            "Calls for the sequential samples to a relative error of 1e-4",
+            (
+                Column("calls", "sequential calls, batch", fmt=".1f", better="low"),
+                Column("sample calls", "sequential calls, a sample", fmt=".1f", better="low"),
+                Column("fewer, batch", "times fewer, batch", fmt=".1f", better="high"),
+                Column("fewer, sample", "times fewer, a sample", fmt=".1f", better="high"),
+                Column("evals", "evaluations a sample", fmt=".0f"),
+                Column("error", "largest error", fmt=".1e"),
+                Column("tolerance", "tolerance it took", fmt=".0e"),
+                Column("error at 1e-4", "largest error at tolerance 1e-4", fmt=".1e"),
+                Column("seconds", "ours", "s", fmt=".2f", better="low"),
+                Column("sequential seconds", "sequential loop", "s", fmt=".2f"),
+            ),
+            caption="Float64, batches of independent samples that stop on their own: the batch takes the calls of its "
+            "slowest sample, a sample those it took part in, on average. The error is to diffusers' own loop on the "
+            "same noise; the tolerance is the largest of 1e-4 x (1, .3, .1, .03, .01) at which it is within 1e-4 for "
+            "every sample. Evaluations are the cost: the sequential loop takes one a step. Wall seconds of one run "
+            "each, in the same process on one thread, where a call on more samples takes longer; sequential calls are "
+            "what counts where it does not. Exact score of a kernel density of the digits; UNet: trained UNet2DModel.",
+            command="settle run parallel-sampling --scale {scale} --seeds {seeds}",
+        ),
+    )
+    figures: ClassVar = (
+        Figure("Settled steps", ("settled",), "Share of the chain that is final, after every sequential call; DDIM 50.",
+               rows=tuple(f"DDIM 50, {form}" for form in FORMS)),
+        Figure("Times fewer sequential calls", ("fewer, batch", "fewer, sample"), kind="bars"),
+    )  # fmt: skip
+
+    def cells(self, scale: SamplingScale) -> Sequence[str]:
+        exact = [f"{kind}, {form}" for kind in scale.chains for form in FORMS]
+        return [*exact, *(f"{kind}, {form}" for kind in NETWORK for form in NETWORK_FORMS if scale.network)]
+
+    def run(self, cell: str, seed: int, context: Context) -> Mapping[str, Any]:
+        kind = next(k for k in (*NETWORK, *context.scale.chains) if cell.startswith(f"{k}, "))
+        how, asked = FORMS[cell.removeprefix(f"{kind}, ")], context.scale.error
+        job = task(kind, seed, context)
+        found: list[tuple[Swept, float, float, float]] = []
+        for share in TOLERANCES:
+            found.append(_swept(replace(how, tolerance=share * asked), job))
+            if found[-1][1] <= asked:
+                break
+        best, error, seconds, tolerance = found[-1]
+        count, n = len(job.start), job.chain.length
+        sample_calls = float(best.solution.steps.double().mean())
+        metrics = {
+            "calls": best.calls if error <= asked else math.inf,
+            "sample calls": sample_calls,
+            "fewer, batch": n / best.calls,
+            "fewer, sample": n / sample_calls,
+            "evals": best.solution.work / count,
+            "error": error,
+            "tolerance": tolerance,
+            "error at 1e-4": found[0][1],
+            "seconds": seconds,
+            "sequential seconds": job.seconds,
+        }
+        share = (best.trace.double().mean(1) / n).tolist()
+        calls = range(1, best.calls + 1)
+        course = curve(calls, share, x_label="sequential calls", y_label="share of the chain settled", group=cell)
+        return outcome(metrics, {"settled": course})
+
+    def checks(self, results: Results) -> Sequence[Check]:
+        ended = Check.at_least("cells that ended", len(results.cells), len(self.cells(results.scale)))
+        if not results.scale.thresholds:
+            return [ended]
+        errors = [results.mean(cell, "error") for cell in self.cells(results.scale)]
+        return [
+            ended,
+            Check.at_most("largest error of all cells, mean of seeds", float(np.max(errors)), results.scale.error),
+            *(
+                Check.at_least(
+                    f"{cell}: times fewer sequential calls of a sample", results.mean(cell, "fewer, sample"), least
+                )
+                for cell, least in TARGETS.items()
+            ),
+        ]
+
+
+def _swept(how: Sweeps, job: Task) -> tuple[Swept, float, float, float]:
+    """One run: what it gave, its largest error, its wall seconds and its tolerance."""
+    began = time.perf_counter()
+    found = how.run(job.chain, job.start)
+    seconds = time.perf_counter() - began
+    return found, float(relative_error(found.value, job.wanted).max()), seconds, how.tolerance
+
+
+EXPERIMENT = ParallelSampling()
