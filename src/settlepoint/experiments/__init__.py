@@ -44,6 +44,7 @@ MODULES = {
     "nie": "settlepoint.experiments.nie",
     "nide": "settlepoint.experiments.nide",
     "jacobi": "settlepoint.experiments.jacobi",
+    "jacobi-consistency": "settlepoint.experiments.jacobi_consistency",
     "pixelcnn": "settlepoint.experiments.pixelcnn",
     "bench": "settlepoint.experiments.bench",
 }

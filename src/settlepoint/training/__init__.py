@@ -1,6 +1,7 @@
 """The loop that fits a model, and its checkpoints."""
 
 from settlepoint.training.checkpoint import load, save
+from settlepoint.training.consistency import Consistency, Trajectories, token_loss
 from settlepoint.training.fit import History, Hooks, Recipe, accuracy, fit, majority
 from settlepoint.training.graphs import (
     GraphHistory,
@@ -16,6 +17,7 @@ from settlepoint.training.settled import AllIterates, iterates
 
 __all__ = [
     "AllIterates",
+    "Consistency",
     "GraphHistory",
     "GraphRecipe",
     "History",
@@ -24,6 +26,7 @@ __all__ = [
     "NodeRecipe",
     "NodeTask",
     "Recipe",
+    "Trajectories",
     "accuracy",
     "balanced",
     "commonest",
@@ -36,4 +39,5 @@ __all__ = [
     "macro_f1",
     "majority",
     "save",
+    "token_loss",
 ]
