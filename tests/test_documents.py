@@ -21,7 +21,6 @@ ROOT = Path(__file__).parents[1]
         "docs/graph-models.md",
         "docs/fields.md",
         "docs/integral-equations.md",
-        "docs/decoding.md",
     ],
 )
 def test_python_blocks_run(name, tmp_path, monkeypatch):

@@ -150,7 +150,7 @@ def evaluated(found: Decoded, given: int, block: int | None) -> float:
     looked = (before + (block or n)).clamp(max=n) - before
     looked[0] += given - 1
     working = torch.arange(found.calls)[:, None] < found.sweeps
-    return float((looked * working).sum() / len(found.tokens))
+    return int((looked * working).sum()) / len(found.tokens)
 
 
 def _curves(found: Decoded, cell: str) -> dict[str, Any]:
