@@ -2,6 +2,7 @@
 
 from settlepoint.data.burgers import Burgers, Velocities, burgers, burgers_file
 from settlepoint.data.camvid import camvid
+from settlepoint.data.characters import Characters, characters
 from settlepoint.data.cifar import Images, cifar10
 from settlepoint.data.darcy import Darcy, Fields, darcy, darcy_file
 from settlepoint.data.digits import Split, digits
@@ -27,6 +28,7 @@ from settlepoint.data.value_iteration import decision_processes
 __all__ = [
     "UNSCORED",
     "Burgers",
+    "Characters",
     "Darcy",
     "DataError",
     "DataFile",
@@ -48,6 +50,7 @@ __all__ = [
     "burgers",
     "burgers_file",
     "camvid",
+    "characters",
     "cifar10",
     "darcy",
     "darcy_file",

@@ -44,6 +44,9 @@ MODULES = {
     "nie": "settlepoint.experiments.nie",
     "nide": "settlepoint.experiments.nide",
     "parallel-sampling": "settlepoint.experiments.parallel_sampling",
+    "jacobi": "settlepoint.experiments.jacobi",
+    "jacobi-consistency": "settlepoint.experiments.jacobi_consistency",
+    "pixelcnn": "settlepoint.experiments.pixelcnn",
     "bench": "settlepoint.experiments.bench",
 }
 """Experiment id to the module that holds it as EXPERIMENT. One line an experiment."""

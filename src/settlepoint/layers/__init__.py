@@ -16,6 +16,7 @@ from settlepoint.layers.held import HeldBatchNorm, HeldDropout, release
 from settlepoint.layers.inputs import SparseLinear
 from settlepoint.layers.integral import IntegralOperator, MemoryOperator, joined
 from settlepoint.layers.linear import linear
+from settlepoint.layers.masked_convolution import MaskedConvolution
 from settlepoint.layers.masks import CopiedDropout
 from settlepoint.layers.normalised import Normalised
 from settlepoint.layers.patches import Patches
@@ -50,6 +51,7 @@ __all__ = [
     "IntegralOperator",
     "L2Attention",
     "Links",
+    "MaskedConvolution",
     "MemoryOperator",
     "Mixed",
     "Normalised",

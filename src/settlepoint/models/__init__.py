@@ -17,6 +17,7 @@ from settlepoint.models.itergnn import IterGNN
 from settlepoint.models.nide import NIDE
 from settlepoint.models.nie import NIE
 from settlepoint.models.pign import PIGN
+from settlepoint.models.pixelcnn import PixelCNN
 
 __all__ = [
     "ANIE",
@@ -40,4 +41,5 @@ __all__ = [
     "ImageNet",
     "ImageTransformer",
     "IterGNN",
+    "PixelCNN",
 ]

@@ -1,6 +1,7 @@
 """The loop that fits a model, and its checkpoints."""
 
 from settlepoint.training.checkpoint import load, save
+from settlepoint.training.consistency import Consistency, Trajectories, token_loss
 from settlepoint.training.fit import History, Hooks, Recipe, accuracy, fit, majority
 from settlepoint.training.frechet import Principal, frechet
 from settlepoint.training.graphs import (
@@ -18,6 +19,7 @@ from settlepoint.training.settled import AllIterates, iterates
 
 __all__ = [
     "AllIterates",
+    "Consistency",
     "GraphHistory",
     "GraphRecipe",
     "History",
@@ -27,6 +29,7 @@ __all__ = [
     "NodeTask",
     "Principal",
     "Recipe",
+    "Trajectories",
     "accuracy",
     "balanced",
     "commonest",
@@ -42,4 +45,5 @@ __all__ = [
     "macro_f1",
     "majority",
     "save",
+    "token_loss",
 ]
