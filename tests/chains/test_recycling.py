@@ -167,7 +167,9 @@ def test_weights_of_a_folder(model, tmp_path: Path) -> None:
 
 
 def test_folders_of_weights_that_are_refused(model, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="path must be a folder with config.json and .safetensors weights, got f"):
+    with pytest.raises(
+        FileNotFoundError, match="path must be a folder with config.json and .safetensors weights, got f"
+    ):
         esmfold("facebook/esmfold_v1")
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="path must hold weights as .safetensors, got none in"):
@@ -186,5 +188,7 @@ def test_folders_of_weights_that_are_refused(model, tmp_path: Path) -> None:
 def test_weights_of_half_a_model_are_refused(model, tmp_path: Path) -> None:
     state = {k: v for k, v in model.state_dict().items() if not k.startswith("lddt_head")}
     model.save_pretrained(tmp_path, state_dict=state)
-    with pytest.raises(ValueError, match="path must hold all weights of ESMFold, 8 are missing, the first is lddt_head"):
+    with pytest.raises(
+        ValueError, match="path must hold all weights of ESMFold, 8 are missing, the first is lddt_head"
+    ):
         esmfold(tmp_path)

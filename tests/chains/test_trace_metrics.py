@@ -62,7 +62,10 @@ def test_rigid_motions_are_no_steps(truth: Tensor) -> None:
 
 
 def test_errors_and_residuals_by_hand(truth: Tensor, other: Tensor) -> None:
-    cycles = [Cycle(truth + x * other, single=torch.full((1, 30, 2), x), confidence=torch.full((1, 30), x)) for x in (4.0, 2.0, 1.0)]
+    cycles = [
+        Cycle(truth + x * other, single=torch.full((1, 30, 2), x), confidence=torch.full((1, 30), x))
+        for x in (4.0, 2.0, 1.0)
+    ]
     found = trace_metrics(cycles, truth)
     assert found.rmsd is not None
     assert found.single is not None

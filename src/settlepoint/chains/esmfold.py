@@ -129,7 +129,9 @@ def esmfold(path: str | Path) -> EsmForProteinFolding:
     if not any(name.endswith(".safetensors") for name in names):
         pickles = [name for name in names if name.endswith(_PICKLES)]
         what = f"only pickles ({', '.join(pickles)}), which run code when they are read" if pickles else "none"
-        raise ValueError(f"path must hold weights as .safetensors, got {what} in {path}; convert them where you trust them")
+        raise ValueError(
+            f"path must hold weights as .safetensors, got {what} in {path}; convert them where you trust them"
+        )
     if "config.json" not in names:
         raise ValueError(f"path must hold config.json beside the weights, got {', '.join(names)}")
     model, report = esm().from_pretrained(folder, local_files_only=True, use_safetensors=True, output_loading_info=True)

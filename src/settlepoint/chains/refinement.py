@@ -60,14 +60,14 @@ class Difficulty:
     """How hard maps are; each target draws its own from these ranges, evenly.
 
     noise: relative deviation of a distance. reach: Angstrom up to which distances can be known. known: share of these
-    that is. wrong: share of the known ones that is a random distance within reach, a false contact. step: of a recycle.
+    that is. wrong: share of all pairs, times known, that is given a random distance within reach, a false contact. step: of a recycle.
     """
 
-    noise: tuple[float, float] = (0.02, 0.15)
-    reach: float = 16.0
-    known: tuple[float, float] = (0.1, 0.9)
-    wrong: tuple[float, float] = (0.0, 0.1)
-    step: tuple[float, float] = (0.6, 2.2)
+    noise: tuple[float, float] = (0.02, 0.25)
+    reach: float = 15.0
+    known: tuple[float, float] = (0.05, 0.8)
+    wrong: tuple[float, float] = (0.0, 0.004)
+    step: tuple[float, float] = (0.6, 2.3)
 
 
 def maps(truth: Tensor, generator: torch.Generator, difficulty: Difficulty | None = None) -> Maps:
@@ -99,7 +99,7 @@ class Refinement(nn.Module):
     context of the operator: `Refinement.of(maps)`, with one leading entry a target. x: (B, n, 3).
     """
 
-    def __init__(self, chain: float = 4.0, loose: float = 0.02, apart: float = 1.15):
+    def __init__(self, chain: float = 4.0, loose: float = 0.01, apart: float = 1.15):
         super().__init__()
         self.chain, self.loose, self.apart = chain, loose, apart
 

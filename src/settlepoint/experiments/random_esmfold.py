@@ -1,4 +1,4 @@
-"""ESMFold with random weights, of any size: what shows a tracer at work, and says nothing of proteins."""
+"""ESMFold with random weights, of any size: shows a tracer at work and what it costs, and says nothing of proteins."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from settlepoint.chains.cycles import Cycle
 from settlepoint.chains.esmfold import esm
+from settlepoint.chains.recycling import RecycleTracer
+from settlepoint.experiments.measuring import cpu_seconds
 from settlepoint.runs import generator_from, seeded
 
 
@@ -39,3 +42,33 @@ def random_esmfold(seed: int, *, single: int = 48, pair: int = 32, depth: int = 
 def sequences(count: int, residues: int, seed: int) -> Tensor:  # (count, residues)
     """Random residues, 0 to 19."""
     return torch.randint(20, (count, residues), generator=generator_from("random esmfold", "sequences", seed))
+
+
+def watched(model: Any, ids: Tensor, recycles: int, repeats: int) -> tuple[dict[str, float], list[Cycle]]:
+    """What a tracer costs a call and whether it changes it, and the cycles that it saw.
+
+    overhead, with reading: per cent of the least CPU time of `repeats` untraced calls, taken in turn; reading makes the
+    cycles of what was kept, the confidence among it. equal: 1 where every output is the same bit for bit.
+    """
+    tracer = RecycleTracer(model)
+
+    def plain() -> Any:
+        return model(ids, num_recycles=recycles)
+
+    def traced(read: bool = False) -> Any:
+        with tracer:
+            made = plain()
+        return tracer.cycles if read else made
+
+    with torch.no_grad():
+        spent = cpu_seconds({"plain": plain, "traced": traced, "read": lambda: traced(True)}, repeats)
+        before, after = plain(), traced()
+    same = all(torch.equal(before[name], after[name]) for name in ("positions", "s_s", "s_z", "plddt"))
+    metrics = {
+        "recycle": 1000 * spent["plain"] / (recycles + 1),
+        "overhead": 100 * (spent["traced"] / spent["plain"] - 1),
+        "with reading": 100 * (spent["read"] / spent["plain"] - 1),
+        "equal": float(same),
+        "cycles": float(len(tracer.cycles)),
+    }
+    return metrics, tracer.cycles
