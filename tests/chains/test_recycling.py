@@ -1,4 +1,4 @@
-"""Recycles of a random ESMFold: the tracer changes nothing, the operator is the model's own cycle, folders of weights."""
+"""Recycles of a random ESMFold: the tracer changes nothing, the operator is the model's cycle, folders of weights."""
 
 from __future__ import annotations
 
@@ -168,11 +168,11 @@ def test_weights_of_a_folder(model, tmp_path: Path) -> None:
 
 def test_folders_of_weights_that_are_refused(model, tmp_path: Path) -> None:
     with pytest.raises(
-        FileNotFoundError, match="path must be a folder with config.json and .safetensors weights, got f"
+        FileNotFoundError, match=r"path must be a folder with config.json and .safetensors weights, got f"
     ):
         esmfold("facebook/esmfold_v1")
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match="path must hold weights as .safetensors, got none in"):
+    with pytest.raises(ValueError, match=r"path must hold weights as .safetensors, got none in"):
         esmfold(tmp_path)
     for name in ("pytorch_model.bin", "esmfold.pt"):
         (tmp_path / name).write_bytes(b"never read")
@@ -181,7 +181,7 @@ def test_folders_of_weights_that_are_refused(model, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ValueError, match="path must hold config.json beside the weights, got model.safetensors"):
+    with pytest.raises(ValueError, match=r"path must hold config.json beside the weights, got model.safetensors"):
         esmfold(other)
 
 
@@ -189,6 +189,6 @@ def test_weights_of_half_a_model_are_refused(model, tmp_path: Path) -> None:
     state = {k: v for k, v in model.state_dict().items() if not k.startswith("lddt_head")}
     model.save_pretrained(tmp_path, state_dict=state)
     with pytest.raises(
-        ValueError, match="path must hold all weights of ESMFold, 8 are missing, the first is lddt_head"
+        ValueError, match=r"path must hold all weights of ESMFold, 8 are missing, the first is lddt_head"
     ):
         esmfold(tmp_path)

@@ -79,6 +79,17 @@ def test_errors_and_residuals_by_hand(truth: Tensor, other: Tensor) -> None:
     assert trace_metrics(zero).single.tolist() == [[0.0]]  # pyright: ignore[reportOptionalMemberAccess]
 
 
+def test_a_damped_step_is_judged_by_the_whole_recycle(truth: Tensor, other: Tensor) -> None:
+    """Recycles that overshoot, x <- -x + 2 truth around the truth, hardly move when they are damped."""
+    x, cycles, images = truth + other, [], []
+    for _ in range(10):
+        cycles.append(Cycle(x))
+        images.append(2 * truth - x)
+        x = 0.99 * x + 0.01 * images[-1]
+    assert trace_metrics(cycles).kind == ("settled",)
+    assert trace_metrics(cycles, images=images[:-1]).kind == ("marginal",)
+
+
 def test_residues_that_are_masked(truth: Tensor, other: Tensor) -> None:
     mask = torch.ones(30, dtype=torch.bool)
     mask[:3] = False
@@ -140,5 +151,7 @@ def test_refusals(truth: Tensor) -> None:
         trace_metrics([good, Cycle(broken)])
     with pytest.raises(ValueError, match="b must be finite, got 2 atoms"):  # one of each cycle
         trace_metrics([good, good], broken)
+    with pytest.raises(ValueError, match=r"images must be 1 coordinates of the shape \(1, 30, 3\), got 2"):
+        trace_metrics([good, good], images=[truth, truth])
     with pytest.raises(ValueError, match="tolerance must be > 0, got 0"):
         trace_metrics([good, good], tolerance=0)

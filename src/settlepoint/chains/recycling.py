@@ -78,10 +78,15 @@ class RecycleTracer:
 
 @dataclass(frozen=True, eq=False)
 class Recycled:
-    """Recycles taken by a solver. solution: as of `solve`; states: x_0, x_1, ... when they were asked for."""
+    """Recycles taken by a solver.
+
+    solution: as of `solve`. When they were asked for, states: x_0, x_1, ...; images: T(x_0), T(x_1), ..., what plain
+    recycling would have gone to. After a fixed number of steps there is one state more.
+    """
 
     solution: Solution
     states: tuple[State, ...] = ()
+    images: tuple[State, ...] = ()
 
     @property
     def value(self) -> State:
@@ -106,19 +111,21 @@ def recycled(
     Picard(damping) smooths, Anderson() combines the last cycles. stop: a Tolerance stops a chain early. space: by
     default the norm of a change is the root of its mean square over sites, a site being a residue (or a pair), so that
     for coordinates (B, n, 3) a tolerance is in Angstrom, and never below the RMSD of two cycles after superposition.
-    trace: keep all states, and compute finished chains to the end. No gradients.
+    trace: keep all states and images, and compute finished chains to the end. No gradients.
     """
     states: list[State] = []
+    images: list[State] = []
 
     def watched(x: State, *given: Tensor) -> State:
         states.append(x)
-        return operator(x, *given)
+        images.append(operator(x, *given))
+        return images[-1]
 
     eq = Equation(watched if trace else operator, space=space or sites(state), context=context)
     solution = solve(eq, state, solver, stop, compact=False if trace else "auto")
     if trace and not isinstance(stop, Tolerance):
         states.append(solution.value)
-    return Recycled(solution, tuple(states))
+    return Recycled(solution, tuple(states), tuple(images))
 
 
 def sites(state: State) -> Rows:

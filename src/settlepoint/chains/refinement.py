@@ -60,7 +60,8 @@ class Difficulty:
     """How hard maps are; each target draws its own from these ranges, evenly.
 
     noise: relative deviation of a distance. reach: Angstrom up to which distances can be known. known: share of these
-    that is. wrong: share of all pairs, times known, that is given a random distance within reach, a false contact. step: of a recycle.
+    that is. wrong: share of all pairs, times known, that get a random distance within reach, a false contact. step: of
+    a recycle.
     """
 
     noise: tuple[float, float] = (0.02, 0.25)

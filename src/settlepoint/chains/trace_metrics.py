@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -26,12 +27,13 @@ _CONSTANT = 1e-9  # relative range of a curve that has none
 class TraceMetrics:
     """Course of B targets over the cycles 0 ... K; what was not recorded is None.
 
-    step: (K, B), RMSD of cycles k - 1 and k after superposition, in Angstrom. rmsd, gdt: (K + 1, B), to the reference,
-    in Angstrom and per cent. single, pair: (K, B), ||s_k - s_{k-1}|| / ||s_k|| of the representations. confidence:
-    (K + 1, B), mean over the residues. inner: (K + 1, k - 1, B), the step between blocks of the structure module.
+    step: (K, B), RMSD of cycles k - 1 and k after superposition, in Angstrom, or of cycle k - 1 and its image. rmsd,
+    gdt: (K + 1, B), to the reference, in Angstrom and per cent. single, pair: (K, B), ||s_k - s_{k-1}|| / ||s_k|| of
+    the representations. confidence: (K + 1, B), mean over the residues. inner: (K + 1, k - 1, B), the step between
+    blocks of the structure module.
 
     kind: (B,) strings. "settled": the last step is within the tolerance. "cycling": the last structure has come back to
-    that of 2, 3 or 4 cycles ago, within a tenth of a step. Else by the trend of the steps over the second half of the
+    that of 2, 3 or 4 cycles ago, within a tenth of the last move. Else by the trend of the steps over the second half of the
     cycles, as for `certify.Verdict`: "settling" when they at least halve, "drifting" when they at least double,
     "marginal" when neither.
     """
@@ -56,19 +58,26 @@ class TraceMetrics:
 
 @torch.no_grad()
 def trace_metrics(
-    cycles: Sequence[Cycle], reference: Tensor | None = None, *, mask: Tensor | None = None, tolerance: float = 0.1
+    cycles: Sequence[Cycle],
+    reference: Tensor | None = None,
+    *,
+    mask: Tensor | None = None,
+    tolerance: float = 0.1,
+    images: Sequence[Tensor] | None = None,
 ) -> TraceMetrics:
     """Metrics of B targets of one length over their cycles.
 
     reference: (B, n, 3) or (n, 3), the true CA atoms. mask: (B, n) or (n,), False for residues that are left out, such
-    as those that the reference lacks. tolerance: of a step, in Angstrom, at which a target has settled.
+    as those that the reference lacks. tolerance: of a step, in Angstrom, at which a target has settled. images: K
+    coordinates (B, n, 3), what plain recycling makes of cycles 0 ... K - 1, for cycles that a solver has smoothed or
+    combined: their own steps say less, or more, than how far a recycle still goes.
 
     Raises ValueError for fewer than two cycles, cycles of different shape and coordinates that are not finite.
     """
     if not tolerance > 0:
         raise ValueError(f"tolerance must be > 0, got {tolerance}")
     x = _stacked(cycles, mask)  # (K + 1, B, n, 3)
-    step = kabsch(x[1:], x[:-1], mask).rmsd
+    step = kabsch(x[1:] if images is None else _images(images, x), x[:-1], mask).rmsd
     inner = [kabsch(c.blocks[1:], c.blocks[:-1], mask).rmsd for c in cycles if c.blocks is not None]
     sure = [_mean(c.confidence, mask) for c in cycles if c.confidence is not None]
     return TraceMetrics(
@@ -100,6 +109,15 @@ def _stacked(cycles: Sequence[Cycle], mask: Tensor | None) -> Tensor:
     return x
 
 
+def _images(images: Sequence[Tensor], x: Tensor) -> Tensor:
+    shapes = {tuple(image.shape) for image in images}
+    if len(images) != len(x) - 1 or shapes != {tuple(x.shape[1:])}:
+        raise ValueError(
+            f"images must be {len(x) - 1} coordinates of the shape {tuple(x.shape[1:])}, got {len(images)}"
+        )
+    return torch.stack(list(images)).double()
+
+
 def _mean(confidence: Tensor, mask: Tensor | None) -> Tensor:  # (B, n) -> (B,)
     kept = confidence.double()
     return kept.nanmean(-1) if mask is None else kept.where(mask.bool(), torch.nan).nanmean(-1)
@@ -110,7 +128,7 @@ def _changes(states: Sequence[Tensor | None]) -> Tensor | None:  # (B, ...) each
     flat = [s.flatten(1).double() for s in states if s is not None]
     if len(flat) < len(states):
         return None
-    moved = torch.stack([(b - a).norm(dim=1) for a, b in zip(flat, flat[1:], strict=False)])
+    moved = torch.stack([(b - a).norm(dim=1) for a, b in pairwise(flat)])
     size = torch.stack([b.norm(dim=1) for b in flat[1:]])
     return moved / torch.where(moved > 0, size, 1.0)
 
@@ -118,7 +136,8 @@ def _changes(states: Sequence[Tensor | None]) -> Tensor | None:  # (B, ...) each
 def _kinds(x: Tensor, step: Tensor, mask: Tensor | None, tolerance: float) -> tuple[str, ...]:
     behind = step[(len(step) - 1) // 2 :].clamp(min=tolerance)
     change = slope(behind) * (len(behind) - 1)
-    back = [kabsch(x[-1], x[-1 - p], mask).rmsd <= _SAME * step[-1] for p in _PERIODS if p < len(x)]
+    last = kabsch(x[-1], x[-2], mask).rmsd
+    back = [kabsch(x[-1], x[-1 - p], mask).rmsd < _SAME * last for p in _PERIODS if p < len(x)]
     cycling = torch.stack(back).any(0) if back else torch.zeros_like(step[-1], dtype=torch.bool)
     place = torch.where(change <= -math.log(_FACTOR), 1, torch.where(change >= math.log(_FACTOR), 4, 2))
     place = torch.where(step[-1] <= tolerance, 0, torch.where(cycling, 3, place))
