@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
         "docs/graph-models.md",
         "docs/fields.md",
         "docs/integral-equations.md",
+        "docs/recycling.md",
     ],
 )
 def test_python_blocks_run(name, tmp_path, monkeypatch):

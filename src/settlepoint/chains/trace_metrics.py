@@ -33,8 +33,8 @@ class TraceMetrics:
     blocks of the structure module.
 
     kind: (B,) strings. "settled": the last step is within the tolerance. "cycling": the last structure has come back to
-    that of 2, 3 or 4 cycles ago, within a tenth of the last move. Else by the trend of the steps over the second half of the
-    cycles, as for `certify.Verdict`: "settling" when they at least halve, "drifting" when they at least double,
+    that of 2, 3 or 4 cycles ago, within a tenth of the last move. Else by the trend of the steps over the second half
+    of the cycles, as for `certify.Verdict`: "settling" when they at least halve, "drifting" when they at least double,
     "marginal" when neither.
     """
 
