@@ -134,7 +134,8 @@ def esmfold(path: str | Path) -> EsmForProteinFolding:
         )
     if "config.json" not in names:
         raise ValueError(f"path must hold config.json beside the weights, got {', '.join(names)}")
-    model, report = esm().from_pretrained(folder, local_files_only=True, use_safetensors=True, output_loading_info=True)
+    loaded: Any = esm().from_pretrained(folder, local_files_only=True, use_safetensors=True, output_loading_info=True)
+    model, report = loaded
     lost = sorted(report["missing_keys"])
     if lost:
         raise ValueError(f"path must hold all weights of ESMFold, {len(lost)} are missing, the first is {lost[0]}")

@@ -232,8 +232,9 @@ def _known(values: Tensor | None) -> Tensor:
 
 def _curves(cell: str, trace: TraceMetrics, *, shown: bool) -> dict[str, Any]:
     gdt, rmsd = _known(trace.gdt), _known(trace.rmsd)
-    at, label = range(len(gdt)), {"x_label": "recycles"}
-    norm = {"y_label": "min-max normalised", "group": cell, **label}
+    at = range(len(gdt))
+    label: dict[str, Any] = {"x_label": "recycles"}
+    norm: dict[str, Any] = {"y_label": "min-max normalised", "group": cell, **label}
     found = {"average gdt": curve(at, average(gdt)[0].tolist(), **norm)}
     found["average rmsd"] = curve(at, average(rmsd)[0].tolist(), **norm)
     found["gdt"] = curve(at, gdt.mean(1).tolist(), y_label="GDT_TS, %", group=cell, **label)
