@@ -104,8 +104,8 @@ def test_padding_reaches_the_operator(model) -> None:
 def test_solvers_recycle_a_model_and_chains_stop_on_their_own(model, solver: sp.Solver) -> None:
     operator = EsmRecycle(model)
     start, context = operator.of(sequences(2, N, 0))
-    found = recycled(operator, start, solver, sp.Tolerance(atol=1.0, max_steps=15), context=context).solution
-    assert found.evals.max() <= 16  # one more for the check of compaction
+    found = recycled(operator, start, solver, sp.Tolerance(atol=1.0, max_steps=6), context=context).solution
+    assert found.evals.max() <= 7  # one more for the check of compaction
     assert found.residual.isfinite().all()
     assert ((found.residual <= 1.0) == found.converged).all()
 
