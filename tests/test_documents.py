@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
         "docs/fields.md",
         "docs/integral-equations.md",
         "docs/chains.md",
+        "docs/recycling.md",
     ],
 )
 def test_python_blocks_run(name, tmp_path, monkeypatch):

@@ -38,6 +38,9 @@ def allowed() -> dict[str, set[str]]:
     table |= {"data": {"data"}, "runs": {"runs"}, "report": {"report"}}
     table["training"] = UP_TO_SOLVE | {"data", "layers", "models", "training"}
     table["experiments"] = LIBRARY | {"", "chains", "layers", "models", "data", "training", "runs", "experiments"}
+    table["experiments"] = LIBRARY | {"", "layers", "models", "data", "training", "runs", "experiments"}
+    table["chains"] = UP_TO_SOLVE | {"certify", "chains"}
+    table["experiments"] |= {"chains"}
     table["cli"] = {"experiments", "report", "learn", "certify", "problems", "data", "runs", "cli"}
     table["__init__"] = LIBRARY | {"layers", "models"}
     table["__main__"] = {"cli"}

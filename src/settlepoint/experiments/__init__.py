@@ -47,6 +47,7 @@ MODULES = {
     "jacobi": "settlepoint.experiments.jacobi",
     "jacobi-consistency": "settlepoint.experiments.jacobi_consistency",
     "pixelcnn": "settlepoint.experiments.pixelcnn",
+    "recycling": "settlepoint.experiments.recycling",
     "bench": "settlepoint.experiments.bench",
 }
 """Experiment id to the module that holds it as EXPERIMENT. One line an experiment."""

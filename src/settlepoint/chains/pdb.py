@@ -1,0 +1,174 @@
+"""CA atoms of PDB files, and folders of one file a recycle."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from settlepoint.chains.cycles import Cycle, Track
+
+Missing = Literal["refuse", "mask"]
+
+AMINO = frozenset(
+    "ALA ARG ASN ASP CYS GLN GLU GLY HIS ILE LEU LYS MET PHE PRO SER THR TRP TYR VAL ASX GLX SEC PYL UNK MSE".split()
+)
+_COLABFOLD = re.compile(r"(?P<target>.+)_unrelaxed_(rank_\d+_)?(?P<prediction>.+)\.r(?P<cycle>\d+)\.pdb")
+_PLAIN = re.compile(r"recycle_(?P<cycle>\d+)\.pdb")
+NAMES = "<target>_unrelaxed_[rank_<n>_]<model>_seed_<n>.r<cycle>.pdb or <target>/recycle_<cycle>.pdb"
+
+
+class PdbError(ValueError):
+    """A file is no structure that can be compared; the message names the file, the residue and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """CA atoms of a file. coordinates: (n, 3) float64, NaN where present (n,) is False; b_factor: (n,), the pLDDT of
+    predicted structures; residues: "A 12" or, with an insertion code, "A 12B"."""
+
+    coordinates: Tensor
+    b_factor: Tensor
+    present: Tensor
+    residues: tuple[str, ...]
+
+    def at(self, residues: Sequence[str]) -> Tensor:  # (len(residues), 3)
+        """The coordinates of these residues, NaN where this chain has none: a reference with gaps."""
+        place = {name: k for k, name in enumerate(self.residues)}
+        blank = self.coordinates.new_full((1, 3), math.nan)
+        rows = [place.get(name, len(self.residues)) for name in residues]
+        return torch.cat((self.coordinates, blank))[rows]
+
+
+@dataclass
+class _Residue:
+    """What was read of one residue. found: occupancy, x, y, z and B-factor of its CA."""
+
+    known: bool = False
+    found: tuple[float, ...] = field(default=())
+
+
+def read(path: str | Path, chains: str = "", missing: Missing = "refuse") -> Chain:
+    """CA atoms of the first model of a file in the PDB format 3.3, residues in the order of the file.
+
+    chains: letters of the chains to take, all of them when empty. Of alternate locations the one of highest occupancy
+    is taken, of equal ones the first. HETATM residues count when they are MSE or named by a MODRES record; calcium is
+    no CA. missing: what to do about amino acids without a CA atom; "mask" leaves NaN in their place.
+
+    Raises PdbError for columns that cannot be read, coordinates that are not finite, and as missing says;
+    FileNotFoundError where there is no file.
+    """
+    path = Path(path)
+    if missing not in ("refuse", "mask"):
+        raise ValueError(f"missing must be 'refuse' or 'mask', got {missing!r}")
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no PDB file {path}")
+    found = {name: r for name, r in _residues(path, chains).items() if r.known or r.found}
+    if not found:
+        raise PdbError(f"{path} has no amino acids{f' in the chains {chains!r}' if chains else ''}")
+    lost = [name for name, residue in found.items() if not residue.found]
+    if lost and missing == "refuse":
+        raise PdbError(
+            f"{path} must have a CA atom in every residue, {len(lost)} have none, the first is {lost[0]}; "
+            "missing='mask' leaves them out"
+        )
+    blank = (math.nan,) * 5
+    table = torch.tensor([residue.found or blank for residue in found.values()], dtype=torch.float64)
+    present = torch.tensor([bool(residue.found) for residue in found.values()])
+    return Chain(table[:, 1:4], table[:, 4], present, tuple(found))
+
+
+def _residues(path: Path, chains: str) -> dict[str, _Residue]:
+    found: dict[str, _Residue] = {}
+    modified = {"MSE"}
+    for number, line in _first_model(path):
+        if line.startswith("MODRES"):
+            modified.add(line[12:15].strip())
+        counts = line.startswith("ATOM  ") or (line.startswith("HETATM") and line[17:20].strip() in modified)
+        if not counts or (chains and line[21:22] not in chains):
+            continue
+        residue = found.setdefault(f"{line[21:22]} {line[22:27].strip()}", _Residue())
+        residue.known |= line[17:20].strip() in AMINO | modified
+        if line[12:16] == " CA ":
+            atom = _atom(line, f"{path}, line {number}")
+            if not residue.found or atom[0] > residue.found[0]:
+                residue.found = atom
+    return found
+
+
+def _first_model(path: Path) -> Iterator[tuple[int, str]]:
+    with path.open(encoding="ascii", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            if line.startswith("ENDMDL"):
+                return
+            yield number, line.rstrip("\n")
+
+
+def _atom(line: str, where: str) -> tuple[float, ...]:
+    """Occupancy, x, y, z and B-factor, columns 55-60, 31-54 and 61-66; the first and the last may be blank."""
+    texts = (line[54:60].strip() or "1", line[30:38], line[38:46], line[46:54], line[60:66].strip() or "nan")
+    try:
+        values = tuple(map(float, texts))
+    except ValueError:
+        raise PdbError(f"{where}: columns 31-66 must be numbers, got {line[30:66]!r}") from None
+    if not all(map(math.isfinite, values[1:4])):
+        raise PdbError(f"{where}: coordinates must be finite, got {line[30:54]!r}")
+    return values
+
+
+def folder(path: str | Path, chains: str = "", missing: Missing = "refuse") -> list[Track]:
+    """The predictions of a folder that holds one PDB file a recycle, cycles in order, sorted by target and prediction.
+
+    Names: those of ColabFold's --save-recycles, or <target>/recycle_0.pdb, recycle_1.pdb, ... Other files are left
+    alone. chains, missing: as for `read`; the confidence of a Cycle is the B-factor.
+
+    Raises PdbError where there are no such files, a recycle is missing, or two recycles of a prediction have other
+    residues.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise FileNotFoundError(f"path must be a folder of PDB files, got {path}, which is none")
+    groups: dict[tuple[str, str], dict[int, Path]] = {}
+    for file in sorted((*path.glob("*.pdb"), *path.glob("*/recycle_*.pdb"))):
+        if (named := _named(file)) is not None:
+            groups.setdefault(named[:2], {})[named[2]] = file
+    if not groups:
+        raise PdbError(f"{path} has no files of recycles; their names must be {NAMES}")
+    return [_track(*key, files, chains, missing) for key, files in sorted(groups.items())]
+
+
+def _named(file: Path) -> tuple[str, str, int] | None:
+    """Target, prediction and cycle."""
+    if match := _COLABFOLD.fullmatch(file.name):
+        return match["target"], match["prediction"], int(match["cycle"])
+    match = _PLAIN.fullmatch(file.name)
+    return (file.parent.name, "", int(match["cycle"])) if match else None
+
+
+def _track(target: str, prediction: str, files: dict[int, Path], chains: str, missing: Missing) -> Track:
+    counts = sorted(files)
+    if counts != list(range(len(counts))):
+        raise PdbError(f"the recycles of {target} must count 0, 1, 2, ... without a gap, got {counts}")
+    read_in = [read(files[k], chains, missing) for k in counts]
+    first = read_in[0]
+    for k, chain in enumerate(read_in):
+        if chain.residues != first.residues:
+            raise PdbError(
+                f"the recycles of {target} must be chains of the same residues, got {len(first.residues)} in "
+                f"{files[0].name} and {_other(first.residues, chain.residues)} in {files[k].name}"
+            )
+    cycles = [Cycle(chain.coordinates[None], chain.b_factor[None]) for chain in read_in]
+    return Track(target, cycles, prediction, first.residues)
+
+
+def _other(first: Sequence[str], residues: Sequence[str]) -> str:
+    """How many there are, or which is the first that differs."""
+    if len(residues) != len(first):
+        return str(len(residues))
+    return next(f"{b} in place of {a}" for a, b in zip(first, residues, strict=True) if a != b)
