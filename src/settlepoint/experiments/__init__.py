@@ -43,6 +43,7 @@ MODULES = {
     "fno-deq-darcy": "settlepoint.experiments.fno_deq_darcy",
     "nie": "settlepoint.experiments.nie",
     "nide": "settlepoint.experiments.nide",
+    "ddpm-schedule": "settlepoint.experiments.ddpm_schedule",
     "bench": "settlepoint.experiments.bench",
 }
 """Experiment id to the module that holds it as EXPERIMENT. One line an experiment."""
