@@ -44,6 +44,7 @@ MODULES = {
     "nie": "settlepoint.experiments.nie",
     "nide": "settlepoint.experiments.nide",
     "ddpm-schedule": "settlepoint.experiments.ddpm_schedule",
+    "ddpm": "settlepoint.experiments.ddpm",
     "bench": "settlepoint.experiments.bench",
 }
 """Experiment id to the module that holds it as EXPERIMENT. One line an experiment."""

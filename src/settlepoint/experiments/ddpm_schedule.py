@@ -83,7 +83,6 @@ class DdpmSchedule(Experiment):
             "other is due to the start. FD-PCA: Frechet distance on 16 principal components to 397 test digits, "
             "comparable with nothing else. Floors: as many draws from the density, as many training digits; ceiling: "
             "noise. With a kernel of width 0 the score remembers the digits, and the loss does not fall with T.",
-            command="settle run ddpm-schedule --scale {scale} --seeds {seeds}",
         ),
     )
     figures = (
@@ -114,11 +113,13 @@ class DdpmSchedule(Experiment):
         by_step = losses(exact.epsilon, schedule, draw, noise("loss"), each=scale.each)
         memory = losses(sharp.epsilon, schedule, data.drawn(), noise("memory"), each=scale.each)
         context.progress(f"{cell}: loss {by_step.mean():.3f}")
-        x = sampled(exact.epsilon, schedule, data, scale.samples, self.id, seed)
+        draws = lambda: generator_from(self.id, "steps", seed)  # noqa: E731
+        x = data.noise(scale.samples, generator_from(self.id, "start", seed))
+        x = sampled(exact.epsilon, schedule, x, draws(), say=context.progress)
         clean = draw(scale.samples, noise("right"))
         end = (clean.new_zeros(len(clean)) + steps - 1).long()
         start = schedule.noised(clean, end, data.noise(len(clean), noise("right noise")))
-        right = sampled(exact.epsilon, schedule, data, scale.samples, self.id, "right", seed, start=start)
+        right = sampled(exact.epsilon, schedule, start, draws(), say=context.progress)
         metrics = {
             "left": schedule.left,
             "loss": by_step.mean(),

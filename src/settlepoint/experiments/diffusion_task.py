@@ -16,7 +16,6 @@ from settlepoint.chains.schedules import Kind, Schedule, linear
 from settlepoint.data.cifar import cifar10
 from settlepoint.data.digits import digits
 from settlepoint.experiments.scale import Context
-from settlepoint.runs import generator_from
 from settlepoint.training.frechet import Principal, frechet
 
 Draw = Callable[[int, torch.Generator], Tensor]
@@ -114,11 +113,24 @@ def _stretches(length: int, points: int) -> list[tuple[int, int]]:
 
 
 def sampled(
-    epsilon: Epsilon, schedule: Schedule, data: DiffusionTask, count: int, *names: object, start: Tensor | None = None
+    epsilon: Epsilon,
+    schedule: Schedule,
+    x: Tensor,
+    generator: torch.Generator,
+    *,
+    steps: int | None = None,
+    clip: float | None = None,
+    batch: int = 512,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Tensor:
-    """So many samples of the whole chain, from N(0, I) unless a start is given; noise drawn from the names."""
-    x = data.noise(count, generator_from("diffusion", "start", *names)) if start is None else start
-    return ancestral(epsilon, schedule, x, generator_from("diffusion", "steps", *names))
+    """Samples from the starts x, so many at once; say: told the step now and then."""
+
+    def told(done: int, of: int) -> None:
+        if done % 25 == 0 or done == of:
+            say(f"sampling, step {done} of {of}")
+
+    parts = [ancestral(epsilon, schedule, p, generator, steps=steps, clip=clip, progress=told) for p in x.split(batch)]
+    return torch.cat(parts)
 
 
 def cell_names(arms: Sequence[str], steps: Sequence[int]) -> list[str]:

@@ -93,7 +93,7 @@ def _images(run: RunFiles, spec: Mapping[str, Any]) -> tuple[Figure | None, str]
         for place, value in zip(np.ndindex(stack.shape), stack.ravel(), strict=True)
     ]
     head = ("cell", "curve", "image", "channel", "row", "column", "level")
-    return columns([entry.label for entry in found], stacks), _csv(head, rows)
+    return columns([entry.group for entry in found], stacks), _csv(head, rows)
 
 
 def _bars(run: RunFiles, spec: Mapping[str, Any]) -> tuple[Figure | None, str]:
