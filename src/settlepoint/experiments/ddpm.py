@@ -131,8 +131,8 @@ class Ddpm(Experiment):
         Figure("Fig. 2: loss against T", ("loss",), "On images it knows.", kind="across"),
         Figure("Fig. 2: FD-PCA against T", ("fd",), "The paper has FID here.", kind="across"),
         Figure("Fig. 6: samples by model", ("samples",), "One column a model, the same first noise.", kind="images"),
-        *(Figure(f"Fig. 7: {arm}, samples by sampling steps", tuple(f"{arm} few {k}" for k in range(10)), "The model of "
-                 "the largest T, one column a number of sampling steps, the same first noise.", kind="images")
+        *(Figure(f"Fig. 7: {arm}, samples by sampling steps", tuple(f"{arm} few {k}" for k in range(10)), "The model "
+                 "of the largest T, one column a number of sampling steps, the same first noise.", kind="images")
           for arm in ARMS),
         Figure("Fig. 7: FD-PCA by sampling steps", ("fd few",), "The model of the largest T."),
         Figure("Fig. 8: loss by step", ("by step",), "Loss at t / T, images it knows."),
