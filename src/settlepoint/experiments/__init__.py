@@ -45,6 +45,7 @@ MODULES = {
     "nide": "settlepoint.experiments.nide",
     "ddpm-schedule": "settlepoint.experiments.ddpm_schedule",
     "ddpm": "settlepoint.experiments.ddpm",
+    "fixed-point-diffusion": "settlepoint.experiments.fixed_point_diffusion",
     "bench": "settlepoint.experiments.bench",
 }
 """Experiment id to the module that holds it as EXPERIMENT. One line an experiment."""
