@@ -16,9 +16,11 @@ from settlepoint.experiments.diffusion_task import (
     ARMS,
     DiffusionTask,
     cell_names,
+    largest,
     loss_curve,
     losses,
     parsed,
+    ratio,
     sampled,
     scheduled,
     task,
@@ -170,7 +172,7 @@ class Ddpm(Experiment):
         rows = {arm: cell_names((arm,), results.scale.steps) for arm in (*ARMS, *EXACT)}
         loss = {arm: [results.mean(cell, "loss") for cell in cells] for arm, cells in rows.items()}
         fd = {arm: [results.mean(cell, "fd") for cell in cells] for arm, cells in rows.items()}
-        worst = max(fd["fixed"] + fd["rescaled"])
+        worst = largest(fd["fixed"] + fd["rescaled"])
         return [
             *above_trivial(results, "loss", 1.0, predictor="noise guessed as 0", lower=True),
             Check.at_most("FD-PCA of the worst model, over that of noise", worst / results.mean("noise", "fd"), 1.0),
@@ -179,17 +181,13 @@ class Ddpm(Experiment):
                 for fixed, rescaled in (ARMS, EXACT)
                 for check in (
                     Check.at_least(f"{fixed}: first loss over the last", loss[fixed][0] / loss[fixed][-1], 1.5),
-                    Check.at_most(f"{rescaled}: largest loss over the least", _ratio(loss[rescaled]), 1.25),
+                    Check.at_most(f"{rescaled}: largest loss over the least", ratio(loss[rescaled]), 1.25),
                     Check.at_least(
                         f"FD-PCA at the fewest steps, {fixed} over {rescaled}", fd[fixed][0] / fd[rescaled][0], 1.5
                     ),
                 )
             ),
         ]
-
-
-def _ratio(values: Sequence[float]) -> float:
-    return max(values) / min(values)
 
 
 def _seconds() -> Callable[[], float]:

@@ -9,9 +9,11 @@ from typing import Annotated, Any
 from settlepoint.experiments.diffusion_task import (
     ARMS,
     cell_names,
+    largest,
     loss_curve,
     losses,
     parsed,
+    ratio,
     sampled,
     scheduled,
     task,
@@ -152,10 +154,10 @@ class DdpmSchedule(Experiment):
         late = fd["fixed"][results.scale.steps.index(400) :] if 400 in results.scale.steps else [float("nan")]
         return [
             *above_trivial(results, "loss", 1.0, predictor="noise guessed as 0", lower=True),
-            Check.at_most("fixed: loss at one T over that at the T before, the largest", max(falls), 0.95),
+            Check.at_most("fixed: loss at one T over that at the T before, the largest", largest(falls), 0.95),
             Check.at_least("fixed: FD-PCA at the first T over that at T = 400", fd["fixed"][0] / late[0], 2.0),
             Check.at_most("fixed: spread of FD-PCA from T = 400 on, over the fall", _spread(late, fd["fixed"]), 0.25),
-            Check.at_most("rescaled: largest loss over the least", max(loss["rescaled"]) / min(loss["rescaled"]), 1.25),
+            Check.at_most("rescaled: largest loss over the least", ratio(loss["rescaled"]), 1.25),
             Check.at_most("rescaled: spread of FD-PCA, over the fall", _spread(fd["rescaled"], fd["fixed"]), 0.25),
         ]
 
@@ -165,7 +167,7 @@ class DdpmSchedule(Experiment):
 
 def _spread(values: Sequence[float], scale: Sequence[float]) -> float:
     """max - min of some values over max - min of others."""
-    return (max(values) - min(values)) / (max(scale) - min(scale))
+    return (largest(values) - min(values)) / (largest(scale) - min(scale))
 
 
 EXPERIMENT = DdpmSchedule()

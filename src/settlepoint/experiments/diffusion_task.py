@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -146,6 +147,16 @@ def parsed(cell: str) -> tuple[str, int]:
     """
     arm, _, count = cell.rpartition(", T = ")
     return arm, int(count)
+
+
+def largest(values: Sequence[float]) -> float:
+    """The largest, nan when one was not measured."""
+    return max(values) + 0 * math.fsum(values)
+
+
+def ratio(values: Sequence[float]) -> float:
+    """The largest over the least, nan when one was not measured."""
+    return largest(values) / min(values)
 
 
 def scheduled(arm: str, steps: int) -> Schedule:
