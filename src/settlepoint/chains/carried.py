@@ -62,7 +62,8 @@ class Carried:
 
     def reset(self) -> None:
         """Begin another chain."""
-        self.calls, self.evals, self._state = 0, 0, None
+        self.calls, self.evals = 0, 0
+        self._state: Tensor | None = None
 
     @torch.no_grad()
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
@@ -75,6 +76,7 @@ class Carried:
         finally:
             settle.stop = before
         assert settle.last is not None
+        assert isinstance(settle.last.value, Tensor)
         self._state = settle.last.value
         self.evals += self.counts[self.calls]
         self.calls += 1

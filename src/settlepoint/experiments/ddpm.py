@@ -161,7 +161,7 @@ class Ddpm(Experiment):
         x = _samples(model, data, context, seed)
         metrics = {"left": model.schedule.left, "loss": known, "test": test, "fd": data.fd(x), "evals": steps}
         metrics |= {"training seconds": spent} if arm in ARMS else {}
-        curves = _curves(cell, metrics, by_step, x, scale) | _course(cell, model)
+        curves = _curves(cell, metrics, by_step, x, scale) | _course(model)
         if arm in ARMS and steps == max(scale.steps):
             curves |= _few(cell, model, data, context, seed)
         return outcome(metrics, curves)
@@ -268,14 +268,14 @@ def _curves(
     }
 
 
-def _course(cell: str, model: Fitted) -> dict[str, Any]:
+def _course(model: Fitted) -> dict[str, Any]:
     """How the fit went; of the losses at most 200 points."""
     shown = [k for k in range(0, len(model.losses), max(1, len(model.losses) // 200))]
     values = smoothed(model.losses)
-    label = {"x_label": "training step", "group": cell}
+    x, y = [k + 1 for k in shown], [values[k] for k in shown]
     return {
-        "training": curve([k + 1 for k in shown], [values[k] for k in shown], y_label="loss", log_y=True, **label),
-        "course": curve(model.course.keys(), model.course.values(), y_label="FD-PCA", **label),
+        "training": curve(x, y, x_label="training step", y_label="loss", log_y=True),
+        "course": curve(model.course.keys(), model.course.values(), x_label="training step", y_label="FD-PCA"),
     }
 
 

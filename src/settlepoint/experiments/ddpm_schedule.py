@@ -136,12 +136,10 @@ class DdpmSchedule(Experiment):
 
     def _curves(self, cell: str, metrics: Mapping[str, Any], by_step: Any, x: Any) -> dict[str, Any]:
         arm, steps = parsed(cell)
-        label = {"x_label": "T", "group": arm}
-        along = {"x_label": "t / T", "y_label": "loss at t", "log_y": True, "group": cell}
         return {
-            "loss": curve([steps], [metrics["loss"]], y_label="loss", **label),
-            "fd": curve([steps], [metrics["fd"]], y_label="FD-PCA", **label),
-            "by step": curve(*loss_curve(by_step.tolist()), **along),
+            "loss": curve([steps], [metrics["loss"]], x_label="T", y_label="loss", group=arm),
+            "fd": curve([steps], [metrics["fd"]], x_label="T", y_label="FD-PCA", group=arm),
+            "by step": curve(*loss_curve(by_step.tolist()), x_label="t / T", y_label="loss at t", log_y=True),
             "samples": pictures(x.cpu() / 2 + 0.5, group=cell),
         }
 
