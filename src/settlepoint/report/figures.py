@@ -61,7 +61,7 @@ def columns(labels: Sequence[str], stacks: Sequence[np.ndarray]) -> Figure:
     grid = figure.subplots(1, len(stacks), squeeze=False)[0]
     for axes, label, stack in zip(grid, labels, stacks, strict=True):
         axes.imshow(_stacked(stack), interpolation="nearest")
-        axes.set_title(textwrap.fill(label, 16), fontsize=8)
+        axes.set_title(textwrap.fill(label, int(width / 0.065)), fontsize=7)  # a letter is about so wide
         axes.set_axis_off()
     return figure
 
