@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
         "docs/problems.md",
         "docs/graph-models.md",
         "docs/fields.md",
+        "docs/diffusion.md",
         "docs/integral-equations.md",
         "docs/chains.md",
         "docs/recycling.md",

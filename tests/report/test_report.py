@@ -215,7 +215,7 @@ def test_labels_tell_series_apart(good: Path, tmp_path: Path) -> None:
     copy = edited(good, tmp_path)
     text = (copy / "result.jsonl").read_text().replace('"group": ""', '"group": "Picard"')
     (copy / "result.jsonl").write_text(text)
-    found = series(read(copy), {"rows": [], "curves": ["residual"]})
+    found = series(read(copy), {"rows": [], "curves": ["residual"], "kind": "lines"})
     assert [entry.label for entry in found] == ["Picard (rate 0.3)", "Picard (rate 0.6)", "Picard (rate 0.9)"]
     assert {entry.group for entry in found} == {"Picard"}
     write([copy], tmp_path / "report.html")

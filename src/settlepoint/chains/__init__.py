@@ -1,5 +1,7 @@
 """What iterates along a chain: triangular fixed points, parallel sampling, diffusion, recycling, decoding."""
 
+from settlepoint.chains.ancestral import ancestral
+from settlepoint.chains.carried import Carried, budget
 from settlepoint.chains.chain import Chain
 from settlepoint.chains.cycles import Cycle, Track
 from settlepoint.chains.decoded import Decoded
@@ -12,12 +14,15 @@ from settlepoint.chains.recycling import RecycleTracer, Recycled, recycled
 from settlepoint.chains.refinement import Refinement
 from settlepoint.chains.reverse_step import ClippingWarning, ReverseStep
 from settlepoint.chains.sampling import parallel_sample, sample_pipeline, sampling_chain
+from settlepoint.chains.schedules import Schedule, linear
 from settlepoint.chains.structures import Superposition, gdt_ts, kabsch
 from settlepoint.chains.sweeps import Sweeps
 from settlepoint.chains.swept import Swept
 from settlepoint.chains.trace_metrics import TraceMetrics, average, joined, min_max, trace_metrics
+from settlepoint.chains.unet import UNet, unet
 
 __all__ = [
+    "Carried",
     "Chain",
     "ClippingWarning",
     "Cycle",
@@ -29,13 +34,17 @@ __all__ = [
     "Recycled",
     "Refinement",
     "ReverseStep",
+    "Schedule",
     "Superposition",
     "Sweeps",
     "Swept",
     "Taps",
     "TraceMetrics",
     "Track",
+    "UNet",
+    "ancestral",
     "average",
+    "budget",
     "esm_taps",
     "esmfold",
     "folder",
@@ -44,6 +53,7 @@ __all__ = [
     "jacobi_sample",
     "joined",
     "kabsch",
+    "linear",
     "min_max",
     "parallel_sample",
     "read",
@@ -51,4 +61,5 @@ __all__ = [
     "sample_pipeline",
     "sampling_chain",
     "trace_metrics",
+    "unet",
 ]

@@ -48,6 +48,9 @@ MODULES = {
     "jacobi-consistency": "settlepoint.experiments.jacobi_consistency",
     "pixelcnn": "settlepoint.experiments.pixelcnn",
     "recycling": "settlepoint.experiments.recycling",
+    "ddpm-schedule": "settlepoint.experiments.ddpm_schedule",
+    "ddpm": "settlepoint.experiments.ddpm",
+    "fixed-point-diffusion": "settlepoint.experiments.fixed_point_diffusion",
     "bench": "settlepoint.experiments.bench",
 }
 """Experiment id to the module that holds it as EXPERIMENT. One line an experiment."""

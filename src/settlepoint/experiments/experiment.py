@@ -32,7 +32,7 @@ from typing import Any, ClassVar
 
 from settlepoint.experiments.results import Check, Results, above_trivial
 from settlepoint.experiments.scale import Context, Scale
-from settlepoint.experiments.show import Column, Figure, Table, curve, outcome
+from settlepoint.experiments.show import Column, Figure, Table, curve, outcome, pictures
 
 __all__ = [
     "Check",
@@ -46,6 +46,7 @@ __all__ = [
     "above_trivial",
     "curve",
     "outcome",
+    "pictures",
 ]
 
 

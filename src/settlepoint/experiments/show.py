@@ -42,7 +42,9 @@ class Table:
 @dataclass(frozen=True)
 class Figure:
     """A figure. kind "lines": the named curves of all cells, each seed thin and the median over seeds bold;
-    "points": the same without connecting lines; "bars": the mean of the metrics named in `curves`, one bar a cell.
+    "points": the same without connecting lines; "across": the curves of a group, of one point each, joined over the
+    cells; "bars": the mean of the metrics named in `curves`, one bar a cell; "images": `pictures`, a column a cell and
+    name, of the first seed.
 
     rows: the cells to show, all of them when empty.
     """
@@ -50,7 +52,7 @@ class Figure:
     title: str
     curves: Sequence[str]
     caption: str = ""
-    kind: Literal["lines", "points", "bars"] = "lines"
+    kind: Literal["lines", "points", "across", "bars", "images"] = "lines"
     rows: Sequence[str] = ()
 
 
@@ -74,6 +76,23 @@ def curve(
     if len(xs) != len(ys):
         raise ValueError(f"x and y of a curve must have one length, got {len(xs)} and {len(ys)}")
     return {"x": xs, "y": ys, "x_label": x_label, "y_label": y_label, "log_y": log_y, "group": group}
+
+
+def pictures(images: Any, *, group: str = "") -> dict[str, Any]:
+    """Images as one column of a figure of kind "images", from top to bottom. group: what stands above it.
+
+    images: (N, C, H, W) with values in [0, 1], C = 1 or 3, a tensor or an array; what lies outside is cut. They are
+    kept in 256 levels. Raises ValueError for another shape and for values that are not finite.
+    """
+    import numpy as np
+
+    values = np.asarray(images, dtype=float)
+    if values.ndim != 4 or not values.size or values.shape[1] not in (1, 3):
+        raise ValueError(f"images must be (N, C, H, W) with one or three channels, got {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("images must be finite, got nan or inf")
+    levels = np.rint(255 * values.clip(0, 1)).astype(int).ravel().tolist()
+    return {"x": list(values.shape), "y": levels, "x_label": "", "y_label": "", "log_y": False, "group": group}
 
 
 def outcome(

@@ -6,6 +6,7 @@ from settlepoint.models.cgs import CGS
 from settlepoint.models.eignn import EIGNN
 from settlepoint.models.equilibrium import EquilibriumClassifier
 from settlepoint.models.field_transformer import FieldTransformer
+from settlepoint.models.fixed_point_denoiser import FixedPointDenoiser
 from settlepoint.models.fno import FNO
 from settlepoint.models.fno_deq import FNODEQ
 from settlepoint.models.gcn import GAT, GCN, DeepGCN
@@ -36,6 +37,7 @@ __all__ = [
     "EquilibriumClassifier",
     "Faults",
     "FieldTransformer",
+    "FixedPointDenoiser",
     "GraphEquilibrium",
     "Graphs",
     "ImageNet",

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 
-from settlepoint.report.figures import bars, canvas, lines
+from settlepoint.report.figures import bars, canvas, columns, lines
 from settlepoint.report.load import RunFiles
 from settlepoint.report.series import Series, series
 from settlepoint.report.style import INK
@@ -67,7 +68,7 @@ def _write(path: Path, text: str) -> None:
 def _drawing(run: RunFiles, spec: Mapping[str, Any]) -> Drawing:
     name = re.sub(r"[^a-z0-9]+", "-", spec["title"].lower()).strip("-")
     with matplotlib.rc_context(_rc(f"{run.spec['id']} {run.spec['scale_name']} {name}")):
-        figure, table = _bars(run, spec) if spec["kind"] == "bars" else _lines(run, spec)
+        figure, table = {"bars": _bars, "images": _images}.get(spec["kind"], _lines)(run, spec)
         svg = "" if figure is None else _svg(figure, f"{spec['title']}. {spec['caption']}")
     return Drawing(spec["title"], spec["caption"], name, svg, table)
 
@@ -77,8 +78,22 @@ def _lines(run: RunFiles, spec: Mapping[str, Any]) -> tuple[Figure | None, str]:
     if not found:
         return None, ""
     figure, axes = canvas(3.9 if len(found) <= 12 else 0.24 * len(found) + 1.0)
-    lines(axes, found, joined=spec["kind"] == "lines")
+    lines(axes, found, joined=spec["kind"] != "points")
     return figure, _series_csv(found)
+
+
+def _images(run: RunFiles, spec: Mapping[str, Any]) -> tuple[Figure | None, str]:
+    found = series(run, spec)
+    if not found:
+        return None, ""
+    stacks = [entry.seeds[0][1].reshape(entry.seeds[0][0].astype(int)) for entry in found]
+    rows = [
+        (entry.cell, entry.curve, *map(int, place), int(value))
+        for entry, stack in zip(found, stacks, strict=True)
+        for place, value in zip(np.ndindex(stack.shape), stack.ravel(), strict=True)
+    ]
+    head = ("cell", "curve", "image", "channel", "row", "column", "level")
+    return columns([entry.group for entry in found], stacks), _csv(head, rows)
 
 
 def _bars(run: RunFiles, spec: Mapping[str, Any]) -> tuple[Figure | None, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -49,6 +50,30 @@ def bars(axes: Axes, cells: Sequence[str], values: Sequence[Sequence[float]], la
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(label)
     return axes
+
+
+def columns(labels: Sequence[str], stacks: Sequence[np.ndarray]) -> Figure:
+    """Images (N, C, H, W) in 256 levels, each stack one under another below its label, a thin gap between them."""
+    shapes = [(len(s) * (s.shape[2] + 1) - 1, s.shape[3]) for s in stacks]
+    width = 7.6 / max(len(stacks), 5)
+    height = width * max(h / w for h, w in shapes)
+    figure = Figure(figsize=(width * len(stacks), height + 0.7), layout="constrained")
+    grid = figure.subplots(1, len(stacks), squeeze=False)[0]
+    for axes, label, stack in zip(grid, labels, stacks, strict=True):
+        axes.imshow(_stacked(stack), interpolation="nearest")
+        axes.set_title(textwrap.fill(label, int(width / 0.065)), fontsize=7)  # a letter is about so wide
+        axes.set_axis_off()
+    return figure
+
+
+def _stacked(images: np.ndarray) -> np.ndarray:
+    """(N, C, H, W) in 256 levels as one picture with alpha, (rows, W, 4) of bytes."""
+    n, _, h, w = images.shape
+    sheet = np.zeros((n * (h + 1) - 1, w, 4), dtype=np.uint8)
+    for k, image in enumerate(images):
+        sheet[k * (h + 1) : k * (h + 1) + h, :, :3] = np.broadcast_to(image.transpose(1, 2, 0), (h, w, 3))
+        sheet[k * (h + 1) : k * (h + 1) + h, :, 3] = 255
+    return sheet
 
 
 def _strokes(found: Sequence[Series]) -> list[Stroke]:

@@ -31,8 +31,8 @@ class Series:
 def series(run: RunFiles, spec: Mapping[str, Any]) -> list[Series]:
     """The series of a figure: one a cell, curve name and group, in the order of the cells."""
     cells = [cell for cell in run.spec["cells"] if not spec["rows"] or cell in spec["rows"]]
-    found = [_one(run, cell, name) for cell in cells for name in spec["curves"]]
-    return _labelled([entry for entry in found if entry is not None], len(spec["curves"]))
+    found = [entry for cell in cells for name in spec["curves"] if (entry := _one(run, cell, name)) is not None]
+    return _labelled(_across(found) if spec["kind"] == "across" else found, len(spec["curves"]))
 
 
 def _one(run: RunFiles, cell: str, name: str) -> Series | None:
@@ -45,6 +45,26 @@ def _one(run: RunFiles, cell: str, name: str) -> Series | None:
     labels = (first.get("x_label", ""), first.get("y_label", name))
     group = first.get("group") or cell
     return Series(group, group, cell, name, seeds, median(seeds), labels, bool(first.get("log_y")))
+
+
+def _across(found: Sequence[Series]) -> list[Series]:
+    """One series a group and curve, the points of all its cells in order of x."""
+    groups: dict[tuple[str, str], list[Series]] = {}
+    for entry in found:
+        groups.setdefault((entry.group, entry.curve), []).append(entry)
+    return [_joined(entries) for entries in groups.values()]
+
+
+def _joined(entries: Sequence[Series]) -> Series:
+    count = max(len(entry.seeds) for entry in entries)
+    seeds = [_sorted([entry.seeds[k] for entry in entries if k < len(entry.seeds)]) for k in range(count)]
+    return replace(entries[0], seeds=seeds, median=_sorted([entry.median for entry in entries]))
+
+
+def _sorted(parts: Sequence[Points]) -> Points:
+    x, y = (np.concatenate([part[axis] for part in parts]) for axis in (0, 1))
+    order = np.argsort(x, kind="stable")
+    return x[order], y[order]
 
 
 def _labelled(found: Sequence[Series], names: int) -> list[Series]:
