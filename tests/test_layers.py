@@ -33,8 +33,9 @@ def allowed() -> dict[str, set[str]]:
     table["certify"] |= {"layers"}  # projections of weights, bounds of our own blocks
     table |= {"layers": {"layers"}, "models": {"layers", "models", "solve"}}
     table |= {"data": {"data"}, "runs": {"runs"}, "report": {"report"}}
+    table["chains"] = {r for level in CHAIN[:9] for r in level} | {"chains"}
     table["training"] = UP_TO_SOLVE | {"data", "layers", "models", "training"}
-    table["experiments"] = LIBRARY | {"", "layers", "models", "data", "training", "runs", "experiments"}
+    table["experiments"] = LIBRARY | {"", "layers", "models", "data", "training", "runs", "chains", "experiments"}
     table["cli"] = {"experiments", "report", "learn", "certify", "problems", "data", "runs", "cli"}
     table["__init__"] = LIBRARY | {"layers", "models"}
     table["__main__"] = {"cli"}

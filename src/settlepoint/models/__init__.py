@@ -2,6 +2,7 @@
 
 from settlepoint.models.anie import ANIE, Faults
 from settlepoint.models.appnp import APPNP
+from settlepoint.models.autoencoder import VAE
 from settlepoint.models.cgs import CGS
 from settlepoint.models.eignn import EIGNN
 from settlepoint.models.equilibrium import EquilibriumClassifier
@@ -17,6 +18,7 @@ from settlepoint.models.itergnn import IterGNN
 from settlepoint.models.nide import NIDE
 from settlepoint.models.nie import NIE
 from settlepoint.models.pign import PIGN
+from settlepoint.models.score import GaussianScore, KernelScore, ScoreNet
 
 __all__ = [
     "ANIE",
@@ -31,13 +33,17 @@ __all__ = [
     "NIDE",
     "NIE",
     "PIGN",
+    "VAE",
     "DeepGCN",
     "EquilibriumClassifier",
     "Faults",
     "FieldTransformer",
+    "GaussianScore",
     "GraphEquilibrium",
     "Graphs",
     "ImageNet",
     "ImageTransformer",
     "IterGNN",
+    "KernelScore",
+    "ScoreNet",
 ]

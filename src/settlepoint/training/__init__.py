@@ -1,6 +1,7 @@
 """The loop that fits a model, and its checkpoints."""
 
 from settlepoint.training.checkpoint import load, save
+from settlepoint.training.elbo import Elbo
 from settlepoint.training.fit import History, Hooks, Recipe, accuracy, fit, majority
 from settlepoint.training.graphs import (
     GraphHistory,
@@ -12,10 +13,12 @@ from settlepoint.training.graphs import (
     macro_f1,
 )
 from settlepoint.training.nodes import NodeHistory, NodeRecipe, NodeTask, fit_nodes
+from settlepoint.training.score_matching import ScoreMatching, matched
 from settlepoint.training.settled import AllIterates, iterates
 
 __all__ = [
     "AllIterates",
+    "Elbo",
     "GraphHistory",
     "GraphRecipe",
     "History",
@@ -24,6 +27,7 @@ __all__ = [
     "NodeRecipe",
     "NodeTask",
     "Recipe",
+    "ScoreMatching",
     "accuracy",
     "balanced",
     "commonest",
@@ -35,5 +39,6 @@ __all__ = [
     "load",
     "macro_f1",
     "majority",
+    "matched",
     "save",
 ]
