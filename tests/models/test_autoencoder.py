@@ -35,6 +35,7 @@ def test_the_operator_is_decode_of_the_mean(model: VAE, x: torch.Tensor) -> None
     assert bool(((model(1e3 * x) >= 0) & (model(1e3 * x) <= 1)).all())
 
 
+@torch.no_grad()
 def test_its_bound_is_that_of_its_matrices(model: VAE) -> None:
     """By hand: the norms of four matrices, tanh by 1, the sigmoid by 1/4; log_variance has no part in T."""
     maps = (model.body[0], model.mean, model.decoder[0], model.decoder[2])

@@ -43,6 +43,8 @@ MODULES = {
     "fno-deq-darcy": "settlepoint.experiments.fno_deq_darcy",
     "nie": "settlepoint.experiments.nie",
     "nide": "settlepoint.experiments.nide",
+    "vae": "settlepoint.experiments.vae",
+    "smld": "settlepoint.experiments.smld",
     "bench": "settlepoint.experiments.bench",
 }
 """Experiment id to the module that holds it as EXPERIMENT. One line an experiment."""

@@ -46,9 +46,8 @@ def digit_images(test: int, device: str = "cpu", components: int = 32) -> DigitI
     data = digits(torch.float64)
     if not 2 <= test <= len(data.test_x):
         raise ValueError(f"test must lie in [2, {len(data.test_x)}], the test images that there are, got {test}")
-    train = data.train_x.to(device)
-    parts = (data.train_y, data.test_x[:test], data.test_y[:test])
-    return DigitImages(train, *(part.to(device) for part in parts), Principal(train, components))
+    train, x, y = data.train_x.to(device), data.test_x[:test].to(device), data.test_y[:test].to(device)
+    return DigitImages(train, data.train_y.to(device), x, y, Principal(train, components))
 
 
 def starts(data: DigitImages, noise: float, kept: float) -> dict[str, Tensor]:
