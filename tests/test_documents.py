@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
         "docs/problems.md",
         "docs/graph-models.md",
         "docs/fields.md",
+        "docs/autoencoders.md",
         "docs/integral-equations.md",
     ],
 )

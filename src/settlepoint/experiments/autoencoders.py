@@ -15,7 +15,7 @@ from settlepoint.experiments.digit_images import DigitImages, Projection, digit_
 from settlepoint.experiments.scale import Context, Scale
 from settlepoint.models import VAE
 from settlepoint.runs import generator_from, seeded
-from settlepoint.training import Elbo, Hooks, Recipe, fit
+from settlepoint.training import Elbo, History, Hooks, Recipe, fit
 
 DEPTHS = (0, 1, 2, 4, 8, 16, 32)
 """Iterations after which the error to the clean digit is taken."""
@@ -59,8 +59,8 @@ class Arm:
     few: bool = False
 
 
-def fitted(arm: Arm, seed: int, context: Context) -> tuple[VAE, float]:
-    """The model of an arm in float64, and the CPU seconds of its training; arms of one width start from one network."""
+def fitted(arm: Arm, seed: int, context: Context) -> tuple[VAE, History]:
+    """The model of an arm in float64, and the course of its training; arms of one width start from one network."""
     scale: VaeScale = context.scale
     images = digit_images(scale.test, context.device).train[: scale.memories if arm.few else None].float()
     with seeded("vae", "weights", arm.latent, seed):
@@ -79,7 +79,7 @@ def fitted(arm: Arm, seed: int, context: Context) -> tuple[VAE, float]:
     history = fit(model, (images, images), recipe, generator=order, objective=objective, hooks=hooks)
     model = model.double()
     _projection(model, arm.contracting)()
-    return model, history.seconds
+    return model, history
 
 
 def _projection(model: VAE, bound: float) -> Any:

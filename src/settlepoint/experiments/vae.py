@@ -126,7 +126,8 @@ class Vae(Experiment):
         if cell in CONTROLS:
             model, seconds = control(CONTROLS[cell], context), 0.0
         else:
-            model, seconds = fitted(ARMS[cell], seed, context)
+            model, history = fitted(ARMS[cell], seed, context)
+            seconds = history.seconds
         metrics, courses = diagnosed(model, context)
         if cell == MEMORY:
             metrics |= recalled(model, context)
