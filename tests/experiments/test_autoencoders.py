@@ -19,7 +19,7 @@ from settlepoint.experiments.vae import ARMS, CONTROLS
 from settlepoint.experiments.vae import EXPERIMENT as VAE_EXPERIMENT
 from settlepoint.runs import Record
 
-VAE = replace(VAE_EXPERIMENT.scales["smoke"], test=8, hidden=8, epochs=1, max_steps=20, certified=1)
+VAE = replace(VAE_EXPERIMENT.scales["smoke"], test=8, hidden=8, epochs=1, max_steps=20, depth=2, certified=1)
 TINY = replace(
     SMLD.scales["smoke"], samples=12, levels=2, steps=2, hidden=8, epochs=1, settled=3, measured=1, max_steps=10
 )

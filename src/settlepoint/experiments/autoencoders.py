@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import torch
@@ -11,7 +11,16 @@ from torch import Tensor, nn
 
 from settlepoint import Anderson, Equation, Picard, Solution, Tolerance, certify, solve
 from settlepoint.experiments import settling
-from settlepoint.experiments.digit_images import DigitImages, Projection, digit_images, distinct, mean_square, starts
+from settlepoint.experiments.digit_images import (
+    DigitImages,
+    Projection,
+    arrived,
+    digit_images,
+    distinct,
+    mean_square,
+    share_settled,
+    starts,
+)
 from settlepoint.experiments.scale import Context, Scale
 from settlepoint.models import VAE
 from settlepoint.runs import generator_from, seeded
@@ -38,6 +47,8 @@ class VaeScale(Scale):
     memories: Annotated[int, "training images of the cell memory"] = 20
     atol: Annotated[float, "residual of a fixed point"] = 1e-8
     max_steps: Annotated[int, "evaluations of a row at most"] = 2000
+    anderson: Annotated[int, "of these, evaluations for Anderson(5)"] = 500
+    depth: Annotated[int, "iterations behind which, up to four times as many, a verdict is taken"] = 50
     apart: Annotated[float, "distance from which on fixed points are two"] = 0.05
     certified: Annotated[int, "fixed points for which a certificate is asked"] = 40
     thresholds: Annotated[bool, "hold the tables to their thresholds"] = True
@@ -101,7 +112,9 @@ def diagnosed(T: nn.Module, context: Context) -> tuple[dict[str, float], dict[st
     metrics["same class, one pass"] = data.agreement(T(data.test), data.test_y)
     settled = {name: solve(eq, x, Picard(), served(scale)) for name, x in begin.items()}
     metrics |= _settled(eq, settled["digits"], data, scale) | _points(eq, settled["digits"], scale)
-    metrics["distinct, noise"] = distinct(_arrived(settled["noise"]), scale.apart)
+    judged = certify.verdict(eq, data.test, scale.depth)
+    metrics["settling"] = 100.0 * judged.counts().get("settling", 0) / len(data.test)
+    metrics["distinct, noise"] = distinct(arrived(settled["noise"]), scale.apart)
     metrics["same class, noisy"] = data.agreement(_value(settled["noisy"]), data.test_y)
     courses = {name: course(T, begin[name], data.test) for name in ("noisy", "dropped")}
     for name, errors in courses.items():
@@ -128,25 +141,25 @@ def course(T: nn.Module, x: Tensor, clean: Tensor) -> list[float]:
 def _settled(eq: Equation, found: Solution, data: DigitImages, scale: VaeScale) -> dict[str, float]:
     """How the digits settled, by two solvers, and what they became."""
     short = Tolerance(atol=scale.atol, max_steps=scale.max_steps)
-    anderson = solve(eq, data.test, Anderson(5), served(scale))
+    anderson = solve(eq, data.test, Anderson(5), served(replace(scale, max_steps=scale.anderson)))
     return {
         **settling.row_metrics(found),
         **settling.recheck(eq, found, served(scale)),
-        "settled": _share(found),
+        "settled": share_settled(found),
         "diverged, short window": solve(eq, data.test, Picard(), short).counts().get("DIVERGED", 0),
-        "settled, Anderson": _share(anderson),
+        "settled, Anderson": share_settled(anderson),
         "evals p50, Anderson": float(anderson.evals.double().median()),
-        "stable, Anderson": _stable(eq, _arrived(anderson)),
-        "distinct, digits": distinct(_arrived(found), scale.apart),
-        "distinct, Anderson": distinct(_arrived(anderson), scale.apart),
+        "stable, Anderson": _stable(eq, arrived(anderson)),
+        "distinct, digits": distinct(arrived(found), scale.apart),
+        "distinct, Anderson": distinct(arrived(anderson), scale.apart),
         "same class": data.agreement(_value(found), data.test_y),
         "moved": mean_square(_value(found), data.test),
     }
 
 
 def _points(eq: Equation, found: Solution, scale: VaeScale) -> dict[str, float]:
-    """Jacobians, verdict and certificates at the fixed points of the digits."""
-    x = _arrived(found)
+    """Jacobians and certificates at the fixed points of the digits."""
+    x = arrived(found)
     radius = certify.spectral_radius(eq, x, x.shape[1])
     claims = certify.certificate(eq, x[: scale.certified])
     proved = claims.radius[claims.proved]
@@ -170,18 +183,9 @@ def _stable(eq: Equation, x: Tensor) -> float:
     )
 
 
-def _share(found: Solution) -> float:
-    return 100.0 * float(found.converged.double().mean())
-
-
 def _value(found: Solution) -> Tensor:
     assert isinstance(found.value, Tensor)
     return found.value
-
-
-def _arrived(found: Solution) -> Tensor:
-    """The values of the rows that converged."""
-    return _value(found)[found.converged]
 
 
 @torch.no_grad()
@@ -203,7 +207,7 @@ def control(count: int, context: Context) -> nn.Module:
 
 SIZES: Mapping[str, Mapping[str, Any]] = {
     "smoke": {
-        "seeds": 1, "test": 30, "hidden": 32, "epochs": 6, "max_steps": 100, "atol": 1e-4, "certified": 2,
+        "seeds": 1, "test": 30, "hidden": 32, "epochs": 6, "max_steps": 100, "depth": 10, "atol": 1e-4, "certified": 2,
         "thresholds": False,
     },
     "cpu": {"seeds": 3},

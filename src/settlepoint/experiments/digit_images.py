@@ -9,6 +9,7 @@ import torch
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
+from settlepoint import Solution
 from settlepoint.data import digits
 from settlepoint.data.pixel_dropout import dropped
 from settlepoint.runs import generator_from
@@ -89,3 +90,14 @@ class Projection(nn.Module):
 def mean_square(x: Tensor, y: Tensor) -> float:
     """Mean over rows and pixels of (x - y)^2."""
     return float((x - y).square().mean())
+
+
+def arrived(found: Solution) -> Tensor:
+    """The values of the rows that converged."""
+    assert isinstance(found.value, Tensor)
+    return found.value[found.converged]
+
+
+def share_settled(found: Solution) -> float:
+    """Share of the rows, in per cent, that converged."""
+    return 100.0 * float(found.converged.double().mean())

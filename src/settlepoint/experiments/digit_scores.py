@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from settlepoint import Anderson, Equation, Picard, Solution, Tolerance, certify, solve
+from settlepoint import Anderson, Equation, Picard, Tolerance, certify, solve
 from settlepoint.chains import Denoised, ladder, langevin
 from settlepoint.experiments import settling
-from settlepoint.experiments.digit_images import DigitImages, digit_images, distinct
+from settlepoint.experiments.digit_images import DigitImages, arrived, digit_images, distinct, share_settled
 from settlepoint.experiments.scale import Context, Scale
 from settlepoint.models import GaussianScore, KernelScore, ScoreNet
 from settlepoint.runs import generator_from, seeded
@@ -164,13 +164,13 @@ def settled(score: nn.Module, seed: int, context: Context) -> dict[str, float]:
     if not bool(end.value.isfinite().all()):
         return {"left": float("inf")}
     picard, anderson = (solve(eq, end.value, solver, stop) for solver in (Picard(), Anderson(5)))
-    points = _arrived(picard)
+    points = arrived(picard)
     return {
         "left": float(end.residual[-1].median()),
         **{f"{name}, Picard": value for name, value in settling.row_metrics(picard).items() if name != "evals"},
         "false claims": settling.recheck(eq, picard, stop)["false claims"],
-        "settled": _share(picard),
-        "settled, Anderson": _share(anderson),
+        "settled": share_settled(picard),
+        "settled, Anderson": share_settled(anderson),
         "evals p50, Anderson": float(anderson.evals.double().median()),
         "distinct": distinct(points, COPY),
         "modes that are images": judged(points, context)["copies"] if len(points) > 1 else float("nan"),
@@ -180,13 +180,3 @@ def settled(score: nn.Module, seed: int, context: Context) -> dict[str, float]:
 
 def _radius(eq: Equation, x: Tensor) -> float:
     return float(certify.spectral_radius(eq, x, x.shape[1]).median()) if len(x) else float("nan")
-
-
-def _share(found: Solution) -> float:
-    return 100.0 * float(found.converged.double().mean())
-
-
-def _arrived(found: Solution) -> Tensor:
-    """The values of the rows that converged."""
-    assert isinstance(found.value, Tensor)
-    return found.value[found.converged]
