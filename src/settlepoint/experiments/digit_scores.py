@@ -153,26 +153,33 @@ def judged(x: Tensor, context: Context) -> dict[str, float]:
 
 
 @torch.no_grad()
-def settled(score: nn.Module, seed: int, context: Context) -> dict[str, float]:
-    """Without noise: annealed ascent from noise, then x = T(x) at the last level solved by two solvers."""
+def settled(score: nn.Module, samples: Tensor, seed: int, context: Context) -> dict[str, float]:
+    """x = T(x) at the last level, solved from the samples, and from the end of an annealed ascent without noise."""
     scale: SmldScale = context.scale
-    start = beginning(seed, context)[0][: scale.settled]
-    levels = ladder(scale.highest, scale.lowest, scale.levels)
+    start, levels = beginning(seed, context)[0][: scale.settled], ladder(scale.highest, scale.lowest, scale.levels)
     end = langevin(score, start, levels, scale.steps, rate=scale.rate, temperature=0.0)
+    found = {"left": float(end.residual[-1].median()) if end.value.isfinite().all() else float("inf")}
+    for name, x in (("", samples[: scale.settled]), (", ascent", end.value)):
+        rows = x[x.isfinite().all(1)]
+        if len(rows):
+            found |= {f"{key}{name}": value for key, value in _modes(score, rows, context).items()}
+    return found
+
+
+def _modes(score: nn.Module, x: Tensor, context: Context) -> dict[str, float]:
+    """How rows settle at the last level by two solvers, and where."""
+    scale: SmldScale = context.scale
     eq = Equation(Denoised(score, scale.lowest))
     stop = Tolerance(atol=1e-6, max_steps=scale.max_steps, window=scale.max_steps)
-    if not bool(end.value.isfinite().all()):
-        return {"left": float("inf")}
-    picard, anderson = (solve(eq, end.value, solver, stop) for solver in (Picard(), Anderson(5)))
+    picard, anderson = (solve(eq, x, solver, stop) for solver in (Picard(), Anderson(5)))
     points = arrived(picard)
     return {
-        "left": float(end.residual[-1].median()),
-        **{f"{name}, Picard": value for name, value in settling.row_metrics(picard).items() if name != "evals"},
+        **{f"{name}, Picard": value for name, value in settling.row_metrics(picard).items()},
         "false claims": settling.recheck(eq, picard, stop)["false claims"],
         "settled": share_settled(picard),
         "settled, Anderson": share_settled(anderson),
         "evals p50, Anderson": float(anderson.evals.double().median()),
-        "distinct": distinct(points, COPY),
+        "modes": distinct(points, COPY),
         "modes that are images": judged(points, context)["copies"] if len(points) > 1 else float("nan"),
         "radius at modes": _radius(eq, points[: scale.measured]),
     }
