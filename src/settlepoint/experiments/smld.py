@@ -79,7 +79,7 @@ class Smld(Experiment):
     claim = (
         "Without noise every level is a damped Picard iteration of x = x + sigma^2 s(x, sigma), and its annealing "
         "brings all starts to one mode. The exact score gives back its training images; the Frechet distance on "
-        "principal components does not tell digits from samples of a Gaussian of their mean and covariance."
+        "principal components hardly tells digits from samples of a Gaussian of their mean and covariance."
     )
     source = "Song and Ermon (2019); Operator Learning Meets Numerical Analysis, reverse SDE (erratum)"
     needs = (lambda context: digits(),)
