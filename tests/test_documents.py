@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
         "docs/graph-models.md",
         "docs/fields.md",
         "docs/diffusion.md",
+        "docs/autoencoders.md",
         "docs/integral-equations.md",
         "docs/chains.md",
         "docs/recycling.md",

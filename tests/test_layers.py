@@ -36,11 +36,13 @@ def allowed() -> dict[str, set[str]]:
     table |= {"lock": set(), "data": {"data", "lock"}, "runs": {"runs", "lock"}, "report": {"report"}}
     table["chains"] = UP_TO_SOLVE | {"certify", "chains"}
     table |= {"data": {"data"}, "runs": {"runs"}, "report": {"report"}}
+    table["chains"] = {r for level in CHAIN[:9] for r in level} | {"chains"}
     table["training"] = UP_TO_SOLVE | {"data", "layers", "models", "training"}
     table["experiments"] = LIBRARY | {"", "chains", "layers", "models", "data", "training", "runs", "experiments"}
     table["experiments"] = LIBRARY | {"", "layers", "models", "data", "training", "runs", "experiments"}
     table["chains"] = UP_TO_SOLVE | {"certify", "chains"}
     table["experiments"] |= {"chains"}
+    table["experiments"] = LIBRARY | {"", "layers", "models", "data", "training", "runs", "chains", "experiments"}
     table["cli"] = {"experiments", "report", "learn", "certify", "problems", "data", "runs", "cli"}
     table["__init__"] = LIBRARY | {"layers", "models"}
     table["__main__"] = {"cli"}

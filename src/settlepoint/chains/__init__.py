@@ -9,9 +9,11 @@ from settlepoint.chains.decoding import jacobi_decode
 from settlepoint.chains.esmfold import EsmRecycle, Taps, esm_taps, esmfold
 from settlepoint.chains.exact_score import ExactScore
 from settlepoint.chains.jacobi import jacobi_sample
+from settlepoint.chains.langevin import Annealing, Denoised, ladder, langevin
 from settlepoint.chains.pdb import Chain, PdbError, folder, read
 from settlepoint.chains.recycling import RecycleTracer, Recycled, recycled
 from settlepoint.chains.refinement import Refinement
+from settlepoint.chains.reverse_sde import printed_drift, reverse_drift, reversed_sde
 from settlepoint.chains.reverse_step import ClippingWarning, ReverseStep
 from settlepoint.chains.sampling import parallel_sample, sample_pipeline, sampling_chain
 from settlepoint.chains.schedules import Schedule, linear
@@ -22,11 +24,13 @@ from settlepoint.chains.trace_metrics import TraceMetrics, average, joined, min_
 from settlepoint.chains.unet import UNet, unet
 
 __all__ = [
+    "Annealing",
     "Carried",
     "Chain",
     "ClippingWarning",
     "Cycle",
     "Decoded",
+    "Denoised",
     "EsmRecycle",
     "ExactScore",
     "PdbError",
@@ -53,11 +57,16 @@ __all__ = [
     "jacobi_sample",
     "joined",
     "kabsch",
+    "ladder",
+    "langevin",
     "linear",
     "min_max",
     "parallel_sample",
+    "printed_drift",
     "read",
     "recycled",
+    "reverse_drift",
+    "reversed_sde",
     "sample_pipeline",
     "sampling_chain",
     "trace_metrics",

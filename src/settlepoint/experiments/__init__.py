@@ -51,6 +51,8 @@ MODULES = {
     "ddpm-schedule": "settlepoint.experiments.ddpm_schedule",
     "ddpm": "settlepoint.experiments.ddpm",
     "fixed-point-diffusion": "settlepoint.experiments.fixed_point_diffusion",
+    "vae": "settlepoint.experiments.vae",
+    "smld": "settlepoint.experiments.smld",
     "bench": "settlepoint.experiments.bench",
 }
 """Experiment id to the module that holds it as EXPERIMENT. One line an experiment."""

@@ -2,6 +2,7 @@
 
 from settlepoint.models.anie import ANIE, Faults
 from settlepoint.models.appnp import APPNP
+from settlepoint.models.autoencoder import VAE
 from settlepoint.models.cgs import CGS
 from settlepoint.models.eignn import EIGNN
 from settlepoint.models.equilibrium import EquilibriumClassifier
@@ -19,6 +20,7 @@ from settlepoint.models.nide import NIDE
 from settlepoint.models.nie import NIE
 from settlepoint.models.pign import PIGN
 from settlepoint.models.pixelcnn import PixelCNN
+from settlepoint.models.score import GaussianScore, KernelScore, ScoreNet
 
 __all__ = [
     "ANIE",
@@ -33,15 +35,19 @@ __all__ = [
     "NIDE",
     "NIE",
     "PIGN",
+    "VAE",
     "DeepGCN",
     "EquilibriumClassifier",
     "Faults",
     "FieldTransformer",
     "FixedPointDenoiser",
+    "GaussianScore",
     "GraphEquilibrium",
     "Graphs",
     "ImageNet",
     "ImageTransformer",
     "IterGNN",
     "PixelCNN",
+    "KernelScore",
+    "ScoreNet",
 ]

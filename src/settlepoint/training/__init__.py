@@ -2,6 +2,7 @@
 
 from settlepoint.training.checkpoint import load, save
 from settlepoint.training.consistency import Consistency, Trajectories, token_loss
+from settlepoint.training.elbo import Elbo
 from settlepoint.training.fit import History, Hooks, Recipe, accuracy, fit, majority
 from settlepoint.training.frechet import Principal, frechet
 from settlepoint.training.graphs import (
@@ -15,11 +16,13 @@ from settlepoint.training.graphs import (
 )
 from settlepoint.training.inception import fid, inception
 from settlepoint.training.nodes import NodeHistory, NodeRecipe, NodeTask, fit_nodes
+from settlepoint.training.score_matching import ScoreMatching, matched
 from settlepoint.training.settled import AllIterates, iterates
 
 __all__ = [
     "AllIterates",
     "Consistency",
+    "Elbo",
     "GraphHistory",
     "GraphRecipe",
     "History",
@@ -30,6 +33,7 @@ __all__ = [
     "Principal",
     "Recipe",
     "Trajectories",
+    "ScoreMatching",
     "accuracy",
     "balanced",
     "commonest",
@@ -44,6 +48,7 @@ __all__ = [
     "load",
     "macro_f1",
     "majority",
+    "matched",
     "save",
     "token_loss",
 ]
