@@ -30,19 +30,12 @@ UP_TO_SOLVE = {room for level in CHAIN[:8] for room in level}
 def allowed() -> dict[str, set[str]]:
     """Room to the rooms it may import; "" is the package itself."""
     table = {room: {r for low in CHAIN[: i + 1] for r in low} for i, level in enumerate(CHAIN) for room in level}
-    table["chains"] = UP_TO_SOLVE | {"certify", "chains"}
     table["certify"] |= {"layers"}  # projections of weights, bounds of our own blocks
     table |= {"layers": {"layers"}, "models": {"layers", "models", "solve"}}
     table |= {"lock": set(), "data": {"data", "lock"}, "runs": {"runs", "lock"}, "report": {"report"}}
     table["chains"] = UP_TO_SOLVE | {"certify", "chains"}
-    table |= {"data": {"data"}, "runs": {"runs"}, "report": {"report"}}
-    table["chains"] = {r for level in CHAIN[:9] for r in level} | {"chains"}
     table["training"] = UP_TO_SOLVE | {"data", "layers", "models", "training"}
     table["experiments"] = LIBRARY | {"", "chains", "layers", "models", "data", "training", "runs", "experiments"}
-    table["experiments"] = LIBRARY | {"", "layers", "models", "data", "training", "runs", "experiments"}
-    table["chains"] = UP_TO_SOLVE | {"certify", "chains"}
-    table["experiments"] |= {"chains"}
-    table["experiments"] = LIBRARY | {"", "layers", "models", "data", "training", "runs", "chains", "experiments"}
     table["cli"] = {"experiments", "report", "learn", "certify", "problems", "data", "runs", "cli"}
     table["__init__"] = LIBRARY | {"layers", "models"}
     table["__main__"] = {"cli"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from settlepoint.chains.pdb import PdbError, folder, read
+from settlepoint.chains.pdb import PdbError, folder, read_pdb
 from settlepoint.chains.trace_metrics import joined, trace_metrics
 
 
@@ -35,7 +35,7 @@ def written(path: Path, text: str) -> Path:
 
 
 def test_coordinates_confidence_and_names(tmp_path: Path) -> None:
-    found = read(written(tmp_path / "a.pdb", chain(5, b=71.5)))
+    found = read_pdb(written(tmp_path / "a.pdb", chain(5, b=71.5)))
     assert found.residues == ("A 1", "A 2", "A 3", "A 4", "A 5")
     assert torch.equal(found.coordinates[:, 1], 2 * torch.arange(5.0, dtype=torch.float64))
     assert (found.b_factor == 71.5).all()
@@ -44,21 +44,21 @@ def test_coordinates_confidence_and_names(tmp_path: Path) -> None:
 
 def test_fields_that_touch(tmp_path: Path) -> None:
     line = "ATOM      1  CA  GLY A   1    -100.123-200.456-300.789  1.00 50.00\n"
-    found = read(written(tmp_path / "a.pdb", line))
+    found = read_pdb(written(tmp_path / "a.pdb", line))
     assert found.coordinates.tolist() == [[-100.123, -200.456, -300.789]]
 
 
 def test_the_likeliest_alternate_location_is_taken(tmp_path: Path) -> None:
     lines = [atom(1.0, alt="A", occupancy="  0.40"), atom(2.0, alt="B", occupancy="  0.60"), atom(3.0, number=2)]
     lines += [atom(4.0, number=3, alt="A", occupancy="  0.50"), atom(5.0, number=3, alt="B", occupancy="  0.50")]
-    assert read(written(tmp_path / "a.pdb", "".join(lines))).coordinates[:, 0].tolist() == [2.0, 3.0, 4.0]
+    assert read_pdb(written(tmp_path / "a.pdb", "".join(lines))).coordinates[:, 0].tolist() == [2.0, 3.0, 4.0]
 
 
 def test_insertion_codes_and_several_chains(tmp_path: Path) -> None:
     lines = [atom(1.0, number=52), atom(2.0, number=52, icode="A"), atom(3.0, number=52, chain="B")]
     path = written(tmp_path / "a.pdb", "".join(lines))
-    assert read(path).residues == ("A 52", "A 52A", "B 52")
-    assert read(path, "B").coordinates[:, 0].tolist() == [3.0]
+    assert read_pdb(path).residues == ("A 52", "A 52A", "B 52")
+    assert read_pdb(path, "B").coordinates[:, 0].tolist() == [3.0]
 
 
 def test_modified_residues_count_and_calcium_does_not(tmp_path: Path) -> None:
@@ -70,25 +70,25 @@ def test_modified_residues_count_and_calcium_does_not(tmp_path: Path) -> None:
         atom(9.0, record="HETATM", residue="HOH", name=" O  ", number=4),
         atom(9.0, residue="DA", name=" P  ", number=5),
     ]
-    assert read(written(tmp_path / "a.pdb", "".join(lines))).coordinates[:, 0].tolist() == [1.0, 2.0]
+    assert read_pdb(written(tmp_path / "a.pdb", "".join(lines))).coordinates[:, 0].tolist() == [1.0, 2.0]
 
 
 def test_the_first_of_several_models_is_read(tmp_path: Path) -> None:
     text = "MODEL        1\n" + atom(1.0) + "ENDMDL\nMODEL        2\n" + atom(2.0) + "ENDMDL\n"
-    assert read(written(tmp_path / "a.pdb", text)).coordinates[:, 0].tolist() == [1.0]
+    assert read_pdb(written(tmp_path / "a.pdb", text)).coordinates[:, 0].tolist() == [1.0]
 
 
 def test_missing_atoms_are_refused_or_masked(tmp_path: Path) -> None:
     path = written(tmp_path / "a.pdb", atom(1.0) + atom(2.0, number=2, name=" N  ") + atom(3.0, number=3))
     with pytest.raises(PdbError, match="a CA atom in every residue, 1 have none, the first is A 2; missing='mask'"):
-        read(path)
-    found = read(path, missing="mask")
+        read_pdb(path)
+    found = read_pdb(path, missing="mask")
     assert found.present.tolist() == [True, False, True]
     assert found.coordinates[1].isnan().all()
 
 
 def test_a_reference_with_gaps(tmp_path: Path) -> None:
-    found = read(written(tmp_path / "a.pdb", atom(1.0) + atom(3.0, number=3))).at(("A 3", "A 2", "A 1"))
+    found = read_pdb(written(tmp_path / "a.pdb", atom(1.0) + atom(3.0, number=3))).at(("A 3", "A 2", "A 1"))
     assert found[:, 0].nan_to_num(-1).tolist() == [3.0, -1.0, 1.0]
 
 
@@ -103,17 +103,17 @@ def test_a_reference_with_gaps(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_read(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(PdbError, match=message):
-        read(written(tmp_path / "a.pdb", text))
+        read_pdb(written(tmp_path / "a.pdb", text))
 
 
 def test_wrong_arguments(tmp_path: Path) -> None:
     path = written(tmp_path / "a.pdb", atom(1.0))
     with pytest.raises(PdbError, match="has no amino acids in the chains 'Z'"):
-        read(path, "Z")
+        read_pdb(path, "Z")
     with pytest.raises(ValueError, match="missing must be 'refuse' or 'mask', got 'skip'"):
-        read(path, missing="skip")  # pyright: ignore[reportArgumentType]
+        read_pdb(path, missing="skip")  # pyright: ignore[reportArgumentType]
     with pytest.raises(FileNotFoundError, match="there is no PDB file"):
-        read(tmp_path / "b.pdb")
+        read_pdb(tmp_path / "b.pdb")
     with pytest.raises(FileNotFoundError, match="path must be a folder of PDB files"):
         folder(tmp_path / "nowhere")
 

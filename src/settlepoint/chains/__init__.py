@@ -10,8 +10,8 @@ from settlepoint.chains.esmfold import EsmRecycle, Taps, esm_taps, esmfold
 from settlepoint.chains.exact_score import ExactScore
 from settlepoint.chains.jacobi import jacobi_sample
 from settlepoint.chains.langevin import Annealing, Denoised, ladder, langevin
-from settlepoint.chains.pdb import Chain, PdbError, folder, read
-from settlepoint.chains.recycling import RecycleTracer, Recycled, recycled
+from settlepoint.chains.pdb import PdbError, Residues, folder, read_pdb
+from settlepoint.chains.recycling import Recycled, RecycleTracer, recycled
 from settlepoint.chains.refinement import Refinement
 from settlepoint.chains.reverse_sde import printed_drift, reverse_drift, reversed_sde
 from settlepoint.chains.reverse_step import ClippingWarning, ReverseStep
@@ -37,6 +37,7 @@ __all__ = [
     "RecycleTracer",
     "Recycled",
     "Refinement",
+    "Residues",
     "ReverseStep",
     "Schedule",
     "Superposition",
@@ -63,7 +64,7 @@ __all__ = [
     "min_max",
     "parallel_sample",
     "printed_drift",
-    "read",
+    "read_pdb",
     "recycled",
     "reverse_drift",
     "reversed_sde",

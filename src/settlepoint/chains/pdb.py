@@ -29,7 +29,7 @@ class PdbError(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class Chain:
+class Residues:
     """CA atoms of a file. coordinates: (n, 3) float64, NaN where present (n,) is False; b_factor: (n,), the pLDDT of
     predicted structures; residues: "A 12" or, with an insertion code, "A 12B"."""
 
@@ -54,7 +54,7 @@ class _Residue:
     found: tuple[float, ...] = field(default=())
 
 
-def read(path: str | Path, chains: str = "", missing: Missing = "refuse") -> Chain:
+def read_pdb(path: str | Path, chains: str = "", missing: Missing = "refuse") -> Residues:
     """CA atoms of the first model of a file in the PDB format 3.3, residues in the order of the file.
 
     chains: letters of the chains to take, all of them when empty. Of alternate locations the one of highest occupancy
@@ -81,7 +81,7 @@ def read(path: str | Path, chains: str = "", missing: Missing = "refuse") -> Cha
     blank = (math.nan,) * 5
     table = torch.tensor([residue.found or blank for residue in found.values()], dtype=torch.float64)
     present = torch.tensor([bool(residue.found) for residue in found.values()])
-    return Chain(table[:, 1:4], table[:, 4], present, tuple(found))
+    return Residues(table[:, 1:4], table[:, 4], present, tuple(found))
 
 
 def _residues(path: Path, chains: str) -> dict[str, _Residue]:
@@ -126,7 +126,7 @@ def folder(path: str | Path, chains: str = "", missing: Missing = "refuse") -> l
     """The predictions of a folder that holds one PDB file a recycle, cycles in order, sorted by target and prediction.
 
     Names: those of ColabFold's --save-recycles, or <target>/recycle_0.pdb, recycle_1.pdb, ... Other files are left
-    alone. chains, missing: as for `read`; the confidence of a Cycle is the B-factor.
+    alone. chains, missing: as for `read_pdb`; the confidence of a Cycle is the B-factor.
 
     Raises PdbError where there are no such files, a recycle is missing, or two recycles of a prediction have other
     residues.
@@ -155,7 +155,7 @@ def _track(target: str, prediction: str, files: dict[int, Path], chains: str, mi
     counts = sorted(files)
     if counts != list(range(len(counts))):
         raise PdbError(f"the recycles of {target} must count 0, 1, 2, ... without a gap, got {counts}")
-    read_in = [read(files[k], chains, missing) for k in counts]
+    read_in = [read_pdb(files[k], chains, missing) for k in counts]
     first = read_in[0]
     for k, chain in enumerate(read_in):
         if chain.residues != first.residues:

@@ -47,7 +47,7 @@ __all__ = [
     "ImageNet",
     "ImageTransformer",
     "IterGNN",
-    "PixelCNN",
     "KernelScore",
+    "PixelCNN",
     "ScoreNet",
 ]
