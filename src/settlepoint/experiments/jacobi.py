@@ -154,13 +154,14 @@ def evaluated(found: Decoded, given: int, block: int | None) -> float:
 
 
 def _curves(found: Decoded, cell: str) -> dict[str, Any]:
-    label = {"x_label": "sweeps", "group": cell}
+    label: dict[str, Any] = {"x_label": "sweeps", "group": cell}
     sweeps = range(1, found.calls + 1)
     curves = {"settled": curve(sweeps, found.settled.double().mean(1).tolist(), y_label="tokens settled", **label)}
     mean: Tensor = found.divergence[1:].nanmean(1) if found.divergence is not None else torch.empty(0)
     known = ~mean.isnan()
-    numbers, named = torch.arange(2, 2 + len(mean))[known].tolist(), {"y_label": "KL divergence, nats", "log_y": True}
-    return curves | {"divergence": curve(numbers, mean[known].tolist(), **named, **label)}
+    named: dict[str, Any] = {"y_label": "KL divergence, nats", "log_y": True, **label}
+    numbers = torch.arange(2, 2 + len(mean))[known].tolist()
+    return curves | {"divergence": curve(numbers, mean[known].tolist(), **named)}
 
 
 EXPERIMENT = Jacobi()

@@ -132,7 +132,7 @@ class JacobiConsistency(Experiment):
             "ms jacobi": alone["jacobi"],
             "ms generate": alone["generate"],
         }
-        named = {"x_label": "sweeps", "y_label": "tokens settled", "group": cell}
+        named: dict[str, Any] = {"x_label": "sweeps", "y_label": "tokens settled", "group": cell}
         settled = curve(range(1, found.calls + 1), found.settled.double().mean(1).tolist(), **named)
         return outcome(metrics, {"settled": settled}, (f"{guess} as the guess; source of Python {texts()[2]}",))
 

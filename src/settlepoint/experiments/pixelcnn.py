@@ -206,14 +206,14 @@ def _wall(model: PixelCNN, start: Tensor, seed: int, block: int | None) -> float
 
 
 def _curves(found: Decoded, cell: str) -> dict[str, Any]:
-    label = {"x_label": "sweeps", "group": cell}
+    label: dict[str, Any] = {"x_label": "sweeps", "group": cell}
     sweeps = range(1, found.calls + 1)
     curves = {"settled": curve(sweeps, found.settled.double().mean(1).tolist(), y_label="pixels settled", **label)}
     if found.divergence is not None:
         mean = found.divergence[1:].nanmean(1)
         known = ~mean.isnan()
         numbers = torch.arange(2, found.calls + 1)[known].tolist()
-        named = {"y_label": "KL divergence, nats", "log_y": True}
+        named: dict[str, Any] = {"y_label": "KL divergence, nats", "log_y": True}
         curves["divergence"] = curve(numbers, mean[known].tolist(), **named, **label)
     return curves
 
