@@ -177,6 +177,7 @@ def _modes(score: nn.Module, x: Tensor, context: Context) -> dict[str, float]:
         **{f"{name}, Picard": value for name, value in settling.row_metrics(picard).items()},
         "false claims": settling.recheck(eq, picard, stop)["false claims"],
         "settled": share_settled(picard),
+        "ran away": 100.0 * picard.counts().get("DIVERGED", 0) / len(x),
         "settled, Anderson": share_settled(anderson),
         "evals p50, Anderson": float(anderson.evals.double().median()),
         "modes": distinct(points, COPY),
