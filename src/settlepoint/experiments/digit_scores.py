@@ -40,7 +40,7 @@ class SmldScale(Scale):
     lr: Annotated[float, "learning rate at the start; it falls to 0 along a cosine"] = 2e-3
     settled: Annotated[int, "samples that are settled without noise"] = 100
     measured: Annotated[int, "samples at which Jacobians are measured, at every level"] = 20
-    max_steps: Annotated[int, "evaluations of the settling at most"] = 2000
+    max_steps: Annotated[int, "evaluations of the settling at most"] = 5000
     components: Annotated[int, "principal components of the Frechet distance"] = 32
     thresholds: Annotated[bool, "hold the tables to their thresholds"] = True
 

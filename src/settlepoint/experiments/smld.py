@@ -79,7 +79,7 @@ class Smld(Experiment):
     id = "smld"
     title = "Langevin dynamics on digits as an iteration with a changing step"
     claim = (
-        "Without noise every level is a damped Picard iteration of x = x + sigma^2 s(x, sigma). Where s is the gradient "
+        "Without noise a level is a damped Picard iteration of x = x + sigma^2 s(x, sigma). Where s is the gradient "
         "of a density, its annealing brings all starts to one mode; with a network it may run away. The exact score "
         "gives back its training images; the Frechet distance on principal components hardly tells digits from samples "
         "of a Gaussian of their mean and covariance."
