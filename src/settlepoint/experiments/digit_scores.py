@@ -40,7 +40,7 @@ class SmldScale(Scale):
     lr: Annotated[float, "learning rate at the start; it falls to 0 along a cosine"] = 2e-3
     settled: Annotated[int, "samples that are settled without noise"] = 100
     measured: Annotated[int, "samples at which Jacobians are measured, at every level"] = 20
-    max_steps: Annotated[int, "evaluations of the settling at most"] = 2000
+    max_steps: Annotated[int, "evaluations of the settling at most"] = 5000
     components: Annotated[int, "principal components of the Frechet distance"] = 32
     thresholds: Annotated[bool, "hold the tables to their thresholds"] = True
 
@@ -177,6 +177,7 @@ def _modes(score: nn.Module, x: Tensor, context: Context) -> dict[str, float]:
         **{f"{name}, Picard": value for name, value in settling.row_metrics(picard).items()},
         "false claims": settling.recheck(eq, picard, stop)["false claims"],
         "settled": share_settled(picard),
+        "ran away": 100.0 * picard.counts().get("DIVERGED", 0) / len(x),
         "settled, Anderson": share_settled(anderson),
         "evals p50, Anderson": float(anderson.evals.double().median()),
         "modes": distinct(points, COPY),

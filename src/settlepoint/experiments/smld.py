@@ -57,6 +57,8 @@ WAYS: dict[str, Way] = {
 SDES = {"reverse SDE": reverse_drift, "reverse SDE, as printed": printed_drift}
 ANCHORS = ("training images", "test images", "noise")
 SCORES = ("trained", "exact", "gaussian")
+EXACT = ("exact", "gaussian")
+"""Those that are the gradient of a density."""
 
 
 def spent(way: Way, scale: SmldScale) -> SmldScale:
@@ -77,9 +79,10 @@ class Smld(Experiment):
     id = "smld"
     title = "Langevin dynamics on digits as an iteration with a changing step"
     claim = (
-        "Without noise every level is a damped Picard iteration of x = x + sigma^2 s(x, sigma), and its annealing "
-        "brings all starts to one mode. The exact score gives back its training images; the Frechet distance on "
-        "principal components hardly tells digits from samples of a Gaussian of their mean and covariance."
+        "Without noise a level is a damped Picard iteration of x = x + sigma^2 s(x, sigma). Where s is the gradient "
+        "of a density, its annealing brings all starts to one mode; with a network it may run away. The exact score "
+        "gives back its training images; the Frechet distance on principal components hardly tells digits from samples "
+        "of a Gaussian of their mean and covariance."
     )
     source = "Song and Ermon (2019); Operator Learning Meets Numerical Analysis, reverse SDE (erratum)"
     needs = (lambda context: digits(),)
@@ -121,6 +124,7 @@ class Smld(Experiment):
                 Column("expanding", "Levels of ten at which it is at least 1", fmt=".0f"),
                 Column("settled", "Settled, Picard", "%", ".0f"),
                 Column("evals p50, Picard", "median evaluations", fmt=".0f"),
+                Column("ran away", "ran away", "%", ".0f"),
                 Column("settled, Anderson", "Settled, Anderson", "%", ".0f"),
                 Column("evals p50, Anderson", "median evaluations", fmt=".0f"),
                 Column("modes", "Modes reached", fmt=".0f"),
@@ -129,6 +133,7 @@ class Smld(Experiment):
                 Column("modes, ascent", "Modes reached by ascent", fmt=".0f"),
                 Column("left", "residual behind it", fmt=".1e"),
                 Column("settled, ascent", "settled, Picard", "%", ".0f"),
+                Column("ran away, ascent", "ran away", "%", ".0f"),
                 Column("evals p50, Picard, ascent", "median evaluations", fmt=".0f"),
             ),
             rows=(*WAYS,),
@@ -182,8 +187,8 @@ class Smld(Experiment):
             Check.at_most("gaussian: FD-PCA over the floor", mean("gaussian", "fd, denoised") / floor, 2.0),
             Check.at_least("exact: copies of training images (%)", mean("exact", "copies"), 90),
             Check.at_most("trained: copies of training images (%)", mean("trained", "copies"), 10),
-            *(Check.at_least(f"{name}: samples that settle (%)", mean(name, "settled"), 99) for name in SCORES),
-            *(Check.within(f"{name}: modes reached by ascent", mean(name, "modes, ascent"), 1, 1) for name in SCORES),
+            *(Check.at_least(f"{name}: samples that settle (%)", mean(name, "settled"), 99) for name in EXACT),
+            *(Check.within(f"{name}: modes reached by ascent", mean(name, "modes, ascent"), 1, 1) for name in EXACT),
             Check.within("gaussian: modes", mean("gaussian", "modes"), 1, 1),
             Check.at_least("exact: modes reached from 100 samples", mean("exact", "modes"), 50),
             Check.at_most("false claims of convergence", claims, 0, "all cells and seeds"),
