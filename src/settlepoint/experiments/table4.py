@@ -73,8 +73,8 @@ class Table4(Experiment):
         ),
         "cpu": AnieScale(seeds=3),
         "paper": AnieScale(
-            seeds=5, train=4000, test=1000, solved=64, grid=64, dt=0.05, since=10, sizes=tuple(PAPER), dropout=0.1, width=64, hidden=128,
-            epochs=200, batch=16, lr=1e-4,
+            seeds=5, train=4000, test=1000, solved=64, grid=64, dt=0.05, since=10, sizes=tuple(PAPER), dropout=0.1,
+            width=64, hidden=128, epochs=200, batch=16, lr=1e-4,
         ),
     }  # fmt: skip
     scaled_down = {
