@@ -83,8 +83,8 @@ class Table3(Experiment):
             "loss after N iterations; the paper gives neither the mask m to T nor its range of pixels: its "
             "columns are not comparable. FID: with Inception's weights, --set inception=FILE. longer: three "
             "times the epochs; three times the blocks: N = 1. box: the mean of the kept pixels among 5 x 5; "
-            "as shown: dropped pixels 0; training images: as many of them, the floor of FD-PCA, noise: its "
-            "ceiling. The learning rate is from trials of one seed on these test images.",
+            "as shown: dropped pixels 0; training images: as many of them, other images of that kind; "
+            "noise: the ceiling of FD-PCA. The learning rate is from trials of one seed on these test images.",
             command="settle run table3 --scale {scale} --seeds {seeds}",
         ),
     )
