@@ -36,8 +36,8 @@ class Table3Settled(Experiment):
     title = "Table 3, trained to settle"
     claim = (
         "The correction to in-painting, trained by the loss on all iterates, is below the box at any number of "
-        "iterations and stays at its best up to 24. The one trained for N = 3 is as close at three iterations and leaves "
-        "it as it is iterated on; the one for N = 1, trained as long, is a little farther."
+        "iterations and stays at its best up to 24. The one trained for N = 3 is as close at three iterations and "
+        "leaves it as it is iterated on; the one for N = 1, trained as long, is a little farther."
     )
     source = "Operator Learning Meets Numerical Analysis, Table 3, trained anew"
     needs = (lambda context: task(context),)
