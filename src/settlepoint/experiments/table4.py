@@ -63,8 +63,8 @@ class Table4(Experiment):
     title = "Table 4: attentional integral equations on a fluid"
     claim = (
         "In as few steps of training the error of models of a fixed number of iterations does not fall steadily with "
-        "it, and four times the steps at N = 1 are worth more than any N. One model trained on all iterates gets better "
-        "from one iteration to the next, but does not reach the best of them."
+        "it, and four times the steps at N = 1 are worth more than any N. One model trained on all iterates gets "
+        "better from one iteration to the next, but does not reach the best of them."
     )
     source = "Operator Learning Meets Numerical Analysis, Table 4"
     scales = {
