@@ -53,7 +53,7 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
         "seeds": 1, "train": 60, "test": 20, "solved": 16, "grid": 8, "since": 2, "frames": 4, "width": 16, "heads": 2,
         "patch": 4, "period": 2, "epochs": 4, "batch": 10, "thresholds": False,
     },
-    "cpu": {"seeds": 3, "lr": 5e-3, "warmup": 100},
+    "cpu": {"seeds": 3},
     "paper": {
         "seeds": 5, "train": 4000, "test": 1000, "solved": 64, "grid": 64, "dt": 0.05, "since": 0, "frames": 25,
         "width": 192, "heads": 6, "depth": 4, "patch": 8, "epochs": 100, "lr": 1e-3,

@@ -68,7 +68,10 @@ class Table2Settled(Experiment):
         "that is not iterated gets further still."
     )
     source = "Operator Learning Meets Numerical Analysis, Table 2, trained anew"
-    scales: ClassVar = {name: SettledScale(**sizes) for name, sizes in SIZES.items()}
+    scales: ClassVar = {
+        name: SettledScale(**sizes, **({"lr": 5e-3, "warmup": 100} if name == "cpu" else {}))
+        for name, sizes in SIZES.items()
+    }
     scaled_down = {
         "smoke": "8 x 8 points, 60 trajectories, 4 epochs",
         "cpu": "16 x 16 points of a solution on 32 x 32, 1,000 trajectories, one block of width 48",

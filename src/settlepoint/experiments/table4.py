@@ -62,8 +62,9 @@ class Table4(Experiment):
     id = "table4"
     title = "Table 4: attentional integral equations on a fluid"
     claim = (
-        "Trained for N iterations by the loss on the last, the error falls little behind N = 2; one model trained on "
-        "all iterates gets better from one to the next and stays. Every row is below the mean of the training frames."
+        "In as few steps of training the error of models of a fixed number of iterations does not fall steadily with "
+        "it, and four times the steps at N = 1 are worth more than any N. One model trained on all iterates gets "
+        "better from one iteration to the next, but does not reach the best of them."
     )
     source = "Operator Learning Meets Numerical Analysis, Table 4"
     scales = {
@@ -105,7 +106,8 @@ class Table4(Experiment):
             "faults of the published code, each of which has a name, see models.anie.Faults. mean: the mean "
             "of the training frames; persistence: the frame that was seen. The rise of a row of many models "
             "is from each N to the next. The rate and the weights of the iterates are from trials of one seed"
-            " on these trajectories; the best of a row is chosen on them too. The paper's units are not "
+            " on these trajectories; what was tried for settled: rates from 2e-3 to 1e-2 with and without "
+            "warm-up, weights k^.5, k^3 and k^8, 4 to 8 and 6 to 8 iterates. The paper's units are not "
             "stated.",
             command="settle run table4 --scale {scale} --seeds {seeds}",
         ),
@@ -137,10 +139,12 @@ class Table4(Experiment):
         ]
         for size in results.scale.sizes:
             row, best = f"{size} settled", min(results.mean(size, f"N={n}") for n in STEPS)
-            ours = min(results.mean(row, f"N={n}") for n in STEPS)
             beats += [
+                Check.at_least(f"{size}: largest rise from one N to the next (%)", results.mean(size, "rise"), 1.0),
                 Check.at_most(f"{row}: largest rise to the next iteration, 1 to 8 (%)", results.mean(row, "rise"), 1.0),
-                Check.at_most(f"{row}: its best over the best fixed N", ours / best, 1.0),
+                Check.at_most(
+                    f"{size}: four times the epochs over the best N", results.mean(size, "longer") / best, 1.0
+                ),
             ]
         return beats
 
