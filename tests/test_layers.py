@@ -32,10 +32,10 @@ def allowed() -> dict[str, set[str]]:
     table = {room: {r for low in CHAIN[: i + 1] for r in low} for i, level in enumerate(CHAIN) for room in level}
     table["certify"] |= {"layers"}  # projections of weights, bounds of our own blocks
     table |= {"layers": {"layers"}, "models": {"layers", "models", "solve"}}
+    table["chains"] = UP_TO_SOLVE | {"certify", "chains"}
     table |= {"data": {"data"}, "runs": {"runs"}, "report": {"report"}}
-    table["chains"] = {r for level in CHAIN[:9] for r in level} | {"chains"}
     table["training"] = UP_TO_SOLVE | {"data", "layers", "models", "training"}
-    table["experiments"] = LIBRARY | {"", "layers", "models", "data", "training", "runs", "chains", "experiments"}
+    table["experiments"] = LIBRARY | {"", "chains", "layers", "models", "data", "training", "runs", "experiments"}
     table["cli"] = {"experiments", "report", "learn", "certify", "problems", "data", "runs", "cli"}
     table["__init__"] = LIBRARY | {"layers", "models"}
     table["__main__"] = {"cli"}
