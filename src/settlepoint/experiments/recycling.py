@@ -51,7 +51,7 @@ class RecyclingScale(Scale):
     passes: Annotated[int, "recycles of ESMFold with random weights"] = 3
     length: Annotated[int, "residues of its sequences"] = 48
     large: Annotated[int, "features of a residue of the larger one"] = 256
-    repeats: Annotated[int, "timed calls with and without a tracer, in turn"] = 6
+    repeats: Annotated[int, "timed calls with and without a tracer, in turn"] = 10
     thresholds: Annotated[bool, "hold the tables to their thresholds"] = True
 
 
@@ -61,9 +61,9 @@ class Recycling(Experiment):
     id = "recycling"
     title = "Figures 3 to 5: recycling"
     claim = (
-        "On average recycles bring a structure closer to the truth, while some targets get worse or do not settle; a "
-        "tolerance stops those that have settled and saves recycles at no loss that counts; smoothing makes more "
-        "targets settle."
+        "Averaged as the paper does, over curves normalised by target, recycles bring a structure closer to the truth, "
+        "while some targets get worse or do not settle; in Angstrom these few can outweigh the others. A tolerance "
+        "halves the recycles at the cost of a point or two of GDT_TS; smoothing makes more targets settle."
     )
     source = "Operator Learning Meets Numerical Analysis, Figures 3 to 5"
     scales: ClassVar = {
@@ -89,7 +89,8 @@ class Recycling(Experiment):
                 Column("gdt change", "change", "points", "+.1f", paper={"plain": "rises on average"}),
                 Column("rmsd first", "RMSD, no recycle", "Å", ".2f"),
                 Column("rmsd last", "after the last", "Å", ".2f"),
-                Column("rmsd change", "change", "Å", "+.2f", paper={"plain": "falls on average"}),
+                Column("rmsd change", "change", "Å", "+.2f"),
+                Column("normalised", "RMSD, change, min-max", fmt="+.2f", paper={"plain": "falls on average"}),
                 Column("worse", "Targets whose GDT_TS falls", "%", ".0f", paper={"plain": "some targets diverge"}),
                 *(Column(kind, kind.capitalize(), "%", ".0f") for kind in KINDS),
                 Column("stopped", "Stopped early", "%", ".0f"),
@@ -100,11 +101,13 @@ class Recycling(Experiment):
             rows=(*SOLVERS, *TRIVIAL),
             caption="A stand-in: chains of CA atoms from noisy, incomplete maps of distances, by steps of stress "
             "majorisation that overshoot where a target's step is long. How hard targets are, and so how many drift, "
-            "was chosen and says nothing of AlphaFold; the paper's words are of 29 monomers among 44 targets of "
-            "CASP15, 0 to 20 recycles, 25 predictions a target. Settled to drifting: by the distance that a plain "
-            "recycle would still go, see TraceMetrics. A target's GDT_TS falls when it ends more than a point below "
-            "that of no recycle. Stops: the change of a recycle is below the tolerance, at most as many "
-            "recycles as the fixed number; the one that confirms is paid.",
+            "was chosen, after a look at nine settings, and says nothing of AlphaFold; the paper's words are of 29 "
+            "monomers among 44 targets of CASP15, 0 to 20 recycles, 25 predictions a target. Min-max: the average that "
+            "the paper plots, in which a target that diverges weighs as much as one that hardly moves. Settled to "
+            "drifting: by the distance that a plain recycle would still go, see TraceMetrics. A target's GDT_TS falls "
+            "when it ends more than a point below that of no recycle. Stops: the change of a recycle is below the "
+            "tolerance, at most as many recycles as the fixed number; the one that confirms is paid; a target that "
+            "does not stop ends at its least residual.",
             command='settle run recycling --scale {scale} --seeds {seeds}',
         ),
         Table(
@@ -175,7 +178,7 @@ class Recycling(Experiment):
         return [
             *above_trivial(results, "gdt last", "trivial", predictor="classical scaling alone")[: len(SOLVERS)],
             Check.at_least("plain: rise of GDT_TS in 20 recycles, points", mean("plain", "gdt change"), 0.0),
-            Check.at_most("plain: rise of RMSD in 20 recycles, Å", mean("plain", "rmsd change"), 0.0),
+            Check.at_most("plain: rise of min-max normalised RMSD", mean("plain", "normalised"), 0.0),
             Check.within("plain: targets whose GDT_TS falls, %", mean("plain", "worse"), 1.0, 50.0),
             Check.at_most("GDT_TS lost by stopping early, the most of the solvers, points", max(lost), 2.0),
             Check.at_most(
@@ -221,6 +224,7 @@ def _course(trace: TraceMetrics) -> dict[str, float]:
     gdt, rmsd = _known(trace.gdt), _known(trace.rmsd)
     found = {"gdt first": gdt[0], "gdt last": gdt[-1], "gdt change": gdt[-1] - gdt[0]}
     found |= {"rmsd first": rmsd[0], "rmsd last": rmsd[-1], "rmsd change": rmsd[-1] - rmsd[0]}
+    found["normalised"] = average(rmsd)[0][-1] - average(rmsd)[0][0]
     found["worse"] = 100.0 * (gdt[-1] < gdt[0] - POINT).double()
     return {name: float(v.mean()) for name, v in found.items()} | {kind: trace.share(kind) for kind in KINDS}
 
