@@ -64,7 +64,8 @@ class Table4(Experiment):
     claim = (
         "In as few steps of training the error of models of a fixed number of iterations does not fall steadily with "
         "it, and four times the steps at N = 1 are worth more than any N. One model trained on all iterates gets "
-        "better from one iteration to the next, but does not reach the best of them."
+        "better from one iteration to the next, but does not reach the best of them. With the faults of the published "
+        "code the same training ends above the mean of the training frames."
     )
     source = "Operator Learning Meets Numerical Analysis, Table 4"
     scales = {
@@ -134,9 +135,11 @@ class Table4(Experiment):
     def checks(self, results: Results) -> Sequence[Check]:
         if not results.scale.thresholds:
             return [Check.at_least("cells that ended", len(results.cells), len(self.cells(results.scale)))]
-        beats = [
-            c for n in STEPS for c in above_trivial(results, f"N={n}", "mean", predictor="mean frames", lower=True)
-        ]
+        faulty = f"{results.scale.sizes[0]} published"
+        sound = replace(results, records=[record for record in results.records if record.cell != faulty])
+        beats = [c for n in STEPS for c in above_trivial(sound, f"N={n}", "mean", predictor="mean frames", lower=True)]
+        over = results.mean(faulty, "N=8") / results.mean(faulty, "mean")
+        beats.append(Check.at_least(f"{faulty}, N = 8, over the mean frames", over, 1.0))
         for size in results.scale.sizes:
             row, best = f"{size} settled", min(results.mean(size, f"N={n}") for n in STEPS)
             beats += [
