@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from settlepoint import FixedSteps, Picard
-from settlepoint.chains.carried import Carried, Toward, budget
+from settlepoint.chains.carried import Carried, budget
 from settlepoint.chains.schedules import Schedule, linear
 from settlepoint.experiments.diffusion_task import DiffusionTask, sampled, task
 from settlepoint.experiments.experiment import (
@@ -33,7 +33,7 @@ from settlepoint.runs import generator_from, seeded
 from settlepoint.training.denoising import Denoising, DenoisingRecipe, noise_error, smoothed
 from settlepoint.training.settled import AllIterates
 
-ROWS: dict[str, tuple[bool, Toward, int]] = {
+ROWS: dict[str, tuple[bool, Any, int]] = {
     f"{'warm' if warm else 'cold'}, {words}": (warm, toward, times)
     for warm in (False, True)
     for words, toward, times in (
