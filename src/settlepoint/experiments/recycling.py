@@ -127,8 +127,8 @@ class Recycling(Experiment):
             rows=ESMFOLD,
             caption="Random weights show the tracer and not AlphaFold, nor ESMFold: the steps say nothing of proteins. "
             "Overhead: the least of the timed calls with a tracer over the least without, in turn; what is below the "
-            "noise of the machine, which the calls timed again show, can be negative. Last block: the step between the last two blocks of the structure "
-            "module.",
+            "noise of the machine, which the calls timed again show, can be negative. Last block: the step between the "
+            "last two blocks of the structure module.",
         ),
     )  # fmt: skip
     figures = (
