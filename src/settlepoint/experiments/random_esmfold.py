@@ -48,7 +48,8 @@ def watched(model: Any, ids: Tensor, recycles: int, repeats: int) -> tuple[dict[
     """What a tracer costs a call and whether it changes it, and the cycles that it saw.
 
     overhead, with reading: per cent of the least CPU time of `repeats` untraced calls, taken in turn; reading makes the
-    cycles of what was kept, the confidence among it. equal: 1 where every output is the same bit for bit.
+    cycles of what was kept, the confidence among it. placebo: the same of untraced calls timed a second time, which is
+    the noise of the other two. equal: 1 where every output is the same bit for bit.
     """
     tracer = RecycleTracer(model)
 
@@ -61,13 +62,15 @@ def watched(model: Any, ids: Tensor, recycles: int, repeats: int) -> tuple[dict[
         return tracer.cycles if read else made
 
     with torch.no_grad():
-        spent = cpu_seconds({"plain": plain, "traced": traced, "read": lambda: traced(True)}, repeats)
+        variants = {"plain": plain, "traced": traced, "read": lambda: traced(True), "again": plain}
+        spent = cpu_seconds(variants, repeats)
         before, after = plain(), traced()
     same = all(torch.equal(before[name], after[name]) for name in ("positions", "s_s", "s_z", "plddt"))
     metrics = {
         "recycle": 1000 * spent["plain"] / (recycles + 1),
         "overhead": 100 * (spent["traced"] / spent["plain"] - 1),
         "with reading": 100 * (spent["read"] / spent["plain"] - 1),
+        "placebo": 100 * (spent["again"] / spent["plain"] - 1),
         "equal": float(same),
         "cycles": float(len(tracer.cycles)),
     }
