@@ -13,7 +13,7 @@ from torch import Tensor
 from settlepoint import SolveError, Status
 from settlepoint.chains import Chain, Sweeps
 
-FORMS = ("jacobi", "sum", "implicit")
+FORMS = ("jacobi", "sum", "implicit", "secant")
 
 
 def chaotic(x: Tensor, k: Tensor, rate: Tensor, noise: Tensor) -> Tensor:
@@ -78,6 +78,30 @@ def test_a_linear_chain_takes_two_sweeps_in_its_implicit_form() -> None:
     assert found.calls == 2
     torch.testing.assert_close(found.value, chain.sequential(start)[:, -1], rtol=1e-11, atol=0)
     assert Sweeps(form="jacobi", tolerance=1e-12).run(chain, start).calls > 20
+
+
+def test_the_secant_form_measures_the_slope_that_it_is_not_told() -> None:
+    """Two sweeps to see the slope, one that solves with it, one to confirm, where the sum form takes many."""
+    a = torch.linspace(0.3, 0.9, 30, dtype=torch.float64)
+    chain = Chain(lambda x, k: a[k, None] * x + 1, 30)
+    start = torch.tensor([[1.0], [-2.0]], dtype=torch.float64)
+    found = Sweeps(form="secant", tolerance=1e-12).run(chain, start).require()
+    assert found.calls <= 4
+    torch.testing.assert_close(found.value, chain.sequential(start)[:, -1], rtol=1e-11, atol=0)
+    assert Sweeps(form="sum", tolerance=1e-12).run(chain, start).calls > 20
+
+
+def test_rows_measure_their_own_slopes() -> None:
+    """A row alone takes the same sweeps and gives the same numbers as beside others."""
+    rates = torch.tensor([0.2, 0.9, -0.5], dtype=torch.float64)
+    start = torch.tensor([[0.5], [2.0], [-1.0]], dtype=torch.float64)
+    whole = Chain(lambda x, k, a: a[:, None] * torch.sin(x) + 1, 25, context=(rates,))
+    found = Sweeps(9, 1e-9, "secant").run(whole, start).require()
+    for row in range(3):
+        one = Chain(lambda x, k, a: a[:, None] * torch.sin(x) + 1, 25, context=(rates[row : row + 1],))
+        alone = Sweeps(9, 1e-9, "secant").run(one, start[row : row + 1]).require()
+        assert alone.solution.steps[0] == found.solution.steps[row]
+        assert torch.equal(alone.value[0], found.value[row])
 
 
 def test_increments_that_hardly_change_take_few_sweeps_in_the_sum_form() -> None:
@@ -207,7 +231,7 @@ def test_no_rows_no_calls() -> None:
         ({"max_sweeps": 0}, "max_sweeps must be an integer >= 1, got 0"),
         ({"tolerance": -1.0}, r"tolerance must be a finite number >= 0, got -1\.0"),
         ({"tolerance": math.nan}, "tolerance must be a finite number >= 0, got nan"),
-        ({"form": "gauss"}, "form must be one of jacobi, sum, implicit, got 'gauss'"),
+        ({"form": "gauss"}, "form must be one of jacobi, sum, implicit, secant, got 'gauss'"),
     ],
 )
 def test_settings_it_refuses(settings: dict, message: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from settlepoint.chains.sliding import slid, wide
 from settlepoint.solvers.least_squares import least_squares
 
 
@@ -37,7 +38,7 @@ class Mixing:
     def step(self, x: Tensor, swept: Tensor, later: Tensor) -> tuple[Tensor, Mixing]:
         """The accelerated windows, and what is remembered. later: (R, S), the positions that may be moved."""
         r = swept - x
-        known, wanted = _wide(self.known, x), _wide(later, x)
+        known, wanted = wide(self.known, x), wide(later, x)
         change, move = torch.where(known, r - self.r, 0.0), torch.where(known, swept - self.x - self.r, 0.0)
         changes = torch.cat((self.changes[:, 1:], change[:, None]), 1)
         moves = torch.cat((self.moves[:, 1:], move[:, None]), 1)
@@ -45,25 +46,17 @@ class Mixing:
         right = torch.where(wanted, r, 0.0).flatten(1)
         g = least_squares(basis @ basis.mT, (basis @ right[:, :, None])[:, :, 0])
         moved = swept - (g[:, None] @ moves.flatten(2)).reshape(x.shape)
-        good = wanted & _wide(torch.isfinite(moved).flatten(2).all(2), x)
+        good = wanted & wide(torch.isfinite(moved).flatten(2).all(2), x)
         return torch.where(good, moved, swept), Mixing(moves, changes, x, r, torch.ones_like(later))
 
     def shifted(self, ahead: Tensor) -> Mixing:
         """Every row moved on by its own number of positions."""
-        slots = torch.arange(self.x.shape[1], device=self.x.device) + ahead[:, None]
-        inside, slots = slots < self.x.shape[1], slots.clamp(max=self.x.shape[1] - 1)
-        rows = torch.arange(len(self.x), device=self.x.device)[:, None]
-        history = lambda v: torch.where(_wide(inside, self.x)[:, None], v.movedim(1, 2)[rows, slots].movedim(2, 1), 0.0)  # noqa: E731
-        known = inside & self.known[rows, slots]
-        return Mixing(
-            history(self.moves), history(self.changes), self.x[rows, slots], self.r[rows, slots], known
-        )  # fmt: skip
+        parts = (self.moves.movedim(1, 2), self.changes.movedim(1, 2), self.x, self.r, self.known)
+        inside, (moves, changes, x, r, known) = slid(ahead, *parts)
+        moves, changes = (torch.where(wide(inside, v), v, 0.0).movedim(2, 1) for v in (moves, changes))
+        return Mixing(moves, changes, x, r, inside & known)
 
     def only(self, index: Tensor) -> Mixing:
         """The rows in index alone."""
         parts = (self.moves, self.changes, self.x, self.r, self.known)
         return Mixing(*(part[index] for part in parts))
-
-
-def _wide(mask: Tensor, like: Tensor) -> Tensor:
-    return mask.reshape(*mask.shape, *(1,) * (like.ndim - 2))

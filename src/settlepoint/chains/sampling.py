@@ -26,7 +26,7 @@ def parallel_sample(
     steps: int,
     tolerance: float = 1e-4,
     window: int | None = None,
-    form: Form | None = None,
+    form: Form = "secant",
     eta: float = 0.0,
     generator: torch.Generator | None = None,
     context: tuple[Tensor, ...] = (),
@@ -42,9 +42,9 @@ def parallel_sample(
 
     model: diffusers' UNet2DModel or what is called as model(x, t, *context), t (M,), and returns `.sample`, a tuple or
     a tensor. scheduler: a DDIMScheduler or DDPMScheduler (or their Parallel variants), left as it is. noise: where the
-    chain starts (B, ...), or its shape, then drawn. window: steps at once; all by default. form: of the sweeps, by
-    default "sum" for deterministic chains and "implicit" for stochastic ones, whose linear part is that of the step
-    while the predicted clean sample is held. eta: of DDIM. generator: draws first the noise, then that of stochastic
+    chain starts (B, ...), or its shape, then drawn. window: steps at once; all by default. form: of the sweeps;
+    "implicit" and the first sweep of "secant" take as linear part that of the step while the predicted clean sample is
+    held. eta: of DDIM. generator: draws first the noise, then that of stochastic
     steps, in the order of a sequential loop, so that equal seeds give equal samples. context: tensors (B, ...) that
     model gets, such as class labels. progress: told the number of calls and the share of settled positions after every
     sweep.
@@ -56,7 +56,7 @@ def parallel_sample(
     norms, noise that is not finite. Warns ClippingWarning where the scheduler clips or thresholds.
     """
     step = ReverseStep.of(scheduler, steps, eta)
-    how = Sweeps(window, tolerance, form or ("implicit" if step.stochastic else "sum"))
+    how = Sweeps(window, tolerance, form)
     _check_model(model)
     start = _start(model, noise, generator)
     return how.run(sampling_chain(model, step, start, generator, context), start, progress=progress)
@@ -87,7 +87,7 @@ def sample_pipeline(
     steps: int = 50,
     tolerance: float = 1e-4,
     window: int | None = None,
-    form: Form | None = None,
+    form: Form = "secant",
     eta: float = 0.0,
     generator: torch.Generator | None = None,
     progress: Told | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -11,11 +11,13 @@ from torch import Tensor
 
 from settlepoint.chains.chain import Chain
 from settlepoint.chains.mixing import Mixing
+from settlepoint.chains.secant import Secant
+from settlepoint.chains.sliding import slid, wide
 from settlepoint.chains.swept import Swept
 from settlepoint.solution import Solution, Status
 from settlepoint.solvers.solver import rowwise
 
-Form = Literal["jacobi", "sum", "implicit"]
+Form = Literal["jacobi", "sum", "implicit", "secant"]
 Told = Callable[[int, float], object]
 
 
@@ -26,8 +28,10 @@ class Sweeps:
         x_{k+1}' = y_k + A_k (x_k' - x_k)        x_0' = x_0
 
     form: "jacobi" is A = 0, Picard on the trajectory; "sum" A = 1, Picard on the integral form x_n = x_0 + sum of
-    increments (Shih et al. 2023); "implicit" A_k = chain.linear, whose linear part is solved exactly. Each is exact
-    after at most n sweeps, whatever step is: x_{k+1}' = y_k once x_k is final.
+    increments (Shih et al. 2023); "implicit" A_k = chain.linear, whose linear part is solved exactly; "secant" the
+    slope of step along the last change of x_k, measured anew every sweep for every row (at first chain.linear, or 1),
+    Newton's method with a number for the derivative. Each is exact after at most n sweeps, whatever step is:
+    x_{k+1}' = y_k once x_k is final.
 
     What is final is frozen. With e_k = ||x_{k+1} - step(x_k, k)|| / ||step(x_k, k)||, measured, position k + 1 is
     settled when all before it are and e_0 + ... + e_k <= tolerance (k + 1) / n: the sum over a settled chain is within
@@ -39,8 +43,8 @@ class Sweeps:
     acceleration over the window, 0 for none; it helps some chains and harms others. max_sweeps: the chain's length by
     default, which is always enough.
 
-    Memory: about eight times window * B states (2 * depth more with Anderson), and what step itself needs for window *
-    B states at once. No gradient is kept; for one, solve `Chain.equation`.
+    Memory: about eight times window * B states (2 more with "secant", 2 * depth with Anderson), and what step itself
+    needs for window * B states at once. No gradient is kept; for one, solve `Chain.equation`.
     """
 
     window: int | None = None
@@ -96,10 +100,19 @@ class _Windows:
     first: Tensor
     x: Tensor
     mixing: Mixing | None
+    secant: Secant | None
 
     def only(self, index: Tensor) -> _Windows:
         mixing = None if self.mixing is None else self.mixing.only(index)
-        return _Windows(self.row[index], self.first[index], self.x[index], mixing)
+        secant = None if self.secant is None else self.secant.only(index)
+        return _Windows(self.row[index], self.first[index], self.x[index], mixing, secant)
+
+    def shifted(self, ahead: Tensor) -> _Windows:
+        """Every window moved on by its own number of positions; the last state stands in for those that enter."""
+        _, (x,) = slid(ahead, self.x)
+        mixing = None if self.mixing is None else self.mixing.shifted(ahead)
+        secant = None if self.secant is None else self.secant.shifted(ahead)
+        return _Windows(self.row, self.first + ahead, x, mixing, secant)
 
 
 class _March:
@@ -110,7 +123,8 @@ class _March:
         rows = torch.arange(len(start), device=start.device)
         x = start[:, None].repeat(1, window + 1, *(1,) * (start.ndim - 1))
         mixing = Mixing.empty(x, how.depth) if how.depth else None
-        self.now = _Windows(rows, torch.zeros_like(rows), x, mixing)
+        secant = Secant.empty(x[:, 1:]) if how.form == "secant" else None
+        self.now = _Windows(rows, torch.zeros_like(rows), x, mixing, secant)
         self.value = start.clone()
         self.status = torch.full_like(rows, int(Status.MAX_STEPS))
         self.steps, self.evals, self.settled = (torch.zeros_like(rows) for _ in range(3))
@@ -126,16 +140,15 @@ class _March:
         now = self.now
         y, inside = self._images(now)
         seen = self._measured(now, y, inside)
-        x = self._forward(now, y, seen.count)
+        weight, secant = self._weights(now, y)
+        x = self._forward(now, y, weight, seen.count)
         ahead = seen.count + seen.next_is_finite
         x = _mended(x, ahead)
-        if now.mixing is not None:
-            later = self._later(now, ahead)
-            x, mixing = now.mixing.step(now.x, x, later)
-            now = replace(now, mixing=mixing)
+        mixing = now.mixing
+        if mixing is not None:
+            x, mixing = mixing.step(now.x, x, self._later(now, ahead))
         self._note(now, x, seen, ahead)
-        mixing = None if now.mixing is None else now.mixing.shifted(ahead)
-        self.now = _Windows(now.row, now.first + ahead, _shifted(x, ahead), mixing)
+        self.now = _Windows(now.row, now.first, x, mixing, secant).shifted(ahead)
         self._leave(seen.lost, last)
 
     def _images(self, now: _Windows) -> tuple[Tensor, Tensor]:
@@ -156,26 +169,26 @@ class _March:
         allowed = self.how.tolerance * (now.first[:, None] + slots).double() / self.chain.length
         return _Residuals.of(now.x[:, 1:], y, inside, allowed - self.residual[now.row][:, None])
 
-    def _forward(self, now: _Windows, y: Tensor, count: Tensor) -> Tensor:
+    def _forward(self, now: _Windows, y: Tensor, weight: Tensor, count: Tensor) -> Tensor:
         """The recurrence behind the `count` leading positions of every row, which stay as they are."""
         slots = torch.arange(y.shape[1], device=y.device)
         stay = slots < count[:, None]
         if self.how.form == "jacobi":
-            return torch.cat((now.x[:, :1], torch.where(_spread(stay, y), now.x[:, 1:], y)), 1)
-        weight = self._weights(now.first, slots)
+            return torch.cat((now.x[:, :1], torch.where(wide(stay, y), now.x[:, 1:], y)), 1)
         x = [now.x[:, 0]]
         for j in range(y.shape[1]):
             moved = y[:, j] + rowwise(weight[:, j], y[:, j]) * (x[j] - now.x[:, j])
             x.append(torch.where(rowwise(stay[:, j], moved), now.x[:, j + 1], moved))
         return torch.stack(x, 1)
 
-    def _weights(self, first: Tensor, slots: Tensor) -> Tensor:  # (R,), (W,) -> (R, W)
-        """A_k at every slot of every row."""
-        k = (first[:, None] + slots).clamp(max=self.chain.length - 1)
-        if self.how.form == "sum":
-            return torch.ones_like(k, dtype=self.value.dtype)
-        assert self.chain.linear is not None
-        return self.chain.linear.to(self.value)[k]
+    def _weights(self, now: _Windows, y: Tensor) -> tuple[Tensor, Secant | None]:  # (R, W)
+        """A_k at every slot of every row, and what the next sweep measures it against."""
+        k = now.first[:, None] + torch.arange(y.shape[1], device=y.device)
+        linear = self.chain.linear if self.how.form in ("implicit", "secant") else None
+        weight = torch.ones_like(k, dtype=y.dtype)
+        if linear is not None:
+            weight = linear.to(y)[k.clamp(max=self.chain.length - 1)]
+        return (weight, None) if now.secant is None else now.secant.step(now.x[:, :-1], y, weight)
 
     def _later(self, now: _Windows, ahead: Tensor) -> Tensor:  # (R, W + 1)
         """Slots that are in the chain and not settled."""
@@ -242,18 +255,8 @@ def _norm(x: Tensor) -> Tensor:  # (R, W, ...) -> (R, W) float64
     return torch.linalg.vector_norm(x.flatten(2), dim=2, dtype=torch.float64)
 
 
-def _spread(mask: Tensor, like: Tensor) -> Tensor:
-    return mask.reshape(*mask.shape, *(1,) * (like.ndim - 2))
-
-
 def _mended(x: Tensor, ahead: Tensor) -> Tensor:
     """x with the last settled state of a row wherever a later one is not finite, so that step sees numbers only."""
     finite = torch.isfinite(x).flatten(2).all(2)
     rows = torch.arange(len(x), device=x.device)
-    return torch.where(_spread(finite, x), x, x[rows, ahead][:, None])
-
-
-def _shifted(x: Tensor, ahead: Tensor) -> Tensor:
-    """Every window moved on by its own number of positions; the last state stands in for those that enter."""
-    slots = (torch.arange(x.shape[1], device=x.device) + ahead[:, None]).clamp(max=x.shape[1] - 1)
-    return x[torch.arange(len(x), device=x.device)[:, None], slots]
+    return torch.where(wide(finite, x), x, x[rows, ahead][:, None])

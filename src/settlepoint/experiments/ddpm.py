@@ -133,6 +133,7 @@ class Ddpm(Experiment):
         Figure("Fig. 2: loss against T", ("loss",), "On images it knows.", kind="across"),
         Figure("Fig. 2: FD-PCA against T", ("fd",), "The paper has FID here.", kind="across"),
         Figure("Fig. 6: samples by model", ("samples",), "One column a model, the same first noise.", kind="images"),
+        Figure("Fig. 6: samples of the exact score", ("exact samples",), "The same first noise.", kind="images"),
         *(Figure(f"Fig. 7: {arm}, samples by sampling steps", tuple(f"{arm} few {k}" for k in range(10)), "The model "
                  "of the largest T, one column a number of sampling steps, the same first noise.", kind="images")
           for arm in ARMS),
@@ -264,7 +265,7 @@ def _curves(
         "loss": curve([steps], [metrics["loss"]], x_label="T", y_label="loss", group=arm),
         "fd": curve([steps], [metrics["fd"]], x_label="T", y_label="FD-PCA", group=arm),
         "by step": curve(*loss_curve(by_step), x_label="t / T", y_label="loss at t", log_y=True),
-        "samples": pictures(x[: scale.shown].cpu() / 2 + 0.5, group=cell),
+        "exact samples" if arm in EXACT else "samples": pictures(x[: scale.shown].cpu() / 2 + 0.5, group=cell),
     }
 
 

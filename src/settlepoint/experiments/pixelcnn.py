@@ -107,7 +107,7 @@ class PixelCnn(Experiment):
         data = digits()
         block = 1 if cell == SEQUENTIAL else None
         start = _start(cell, scale.images, levels(data.train_x), seed)
-        wanted = _sampled(model, start, seed, block=1)
+        wanted = _one_by_one(model, scale, seed, trained=cell != UNTRAINED)
         found = wanted if cell == SEQUENTIAL else _sampled(model, start, seed, block=block, monitor=True)
         test = levels(data.test_x)
         metrics = {
@@ -161,6 +161,16 @@ def _trained(scale: PixelScale, seed: int, context: Context) -> tuple[PixelCNN, 
 
 
 _KEPT: dict[tuple[PixelScale, int], tuple[PixelCNN, float]] = {}
+_SEQUENTIAL: dict[tuple[PixelScale, int, bool], Decoded] = {}
+
+
+def _one_by_one(model: PixelCNN, scale: PixelScale, seed: int, *, trained: bool) -> Decoded:
+    """The images of a seed, pixel after pixel, whatever they start from; sampled once a process."""
+    key = (scale, seed, trained)
+    if key not in _SEQUENTIAL:
+        blank = torch.zeros(scale.images, PIXELS, dtype=torch.int64)
+        _SEQUENTIAL[key] = _sampled(model, blank, seed, block=1)
+    return _SEQUENTIAL[key]
 
 
 def _nats(model: nn.Module, x: Tensor) -> Tensor:
