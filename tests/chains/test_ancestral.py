@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from settlepoint.chains import ancestral, linear
+from settlepoint.chains import ancestral, linear_schedule
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -21,7 +21,7 @@ def test_the_chain_of_diffusers_with_the_same_noise(clip: float | None) -> None:
     theirs = DDPMScheduler(steps, clip_sample=clip is not None, variance_type="fixed_small")
     epsilon = lambda x, t: torch.tanh(x) * (1 + t.view(-1, 1, 1, 1) / steps)  # noqa: E731
     x = drawn(3, 1, 4, 4)
-    found = ancestral(epsilon, linear(steps), x, torch.Generator().manual_seed(1), clip=clip)
+    found = ancestral(epsilon, linear_schedule(steps), x, torch.Generator().manual_seed(1), clip=clip)
     draw = torch.Generator().manual_seed(1)
     for t in range(steps - 1, -1, -1):
         x = theirs.step(epsilon(x, torch.full((3,), t)), t, x, generator=draw).prev_sample
@@ -31,7 +31,7 @@ def test_the_chain_of_diffusers_with_the_same_noise(clip: float | None) -> None:
 @pytest.mark.parametrize("steps", [50, 200])
 def test_the_deviation_of_a_normal_distribution(steps: int) -> None:
     """Of N(0, s^2) epsilon = sqrt(1 - abar) x / (abar s^2 + 1 - abar), and the chain of variances follows by hand."""
-    size, course = 0.5, linear(200, "rescaled")
+    size, course = 0.5, linear_schedule(200, "rescaled")
     abar = course.alphas_cumprod
 
     def epsilon(x: Tensor, t: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ def test_the_deviation_of_a_normal_distribution(steps: int) -> None:
 
 def test_signal_that_is_left_is_missing_from_the_samples() -> None:
     """With fixed betas of few steps, a constant comes back as what is not left of it, since N(0, I) lacks the rest."""
-    course = linear(100)
+    course = linear_schedule(100)
     a = course.alphas_cumprod.float()
     epsilon = lambda x, t: (1 - a[t].view(-1, 1)).sqrt() * (x - a[t].view(-1, 1).sqrt() * 3.0)  # noqa: E731
     found = ancestral(epsilon, course, drawn(4000, 1), torch.Generator().manual_seed(3))
@@ -59,16 +59,18 @@ def test_signal_that_is_left_is_missing_from_the_samples() -> None:
 
 def test_progress_counts_to_the_end() -> None:
     seen = []
-    ancestral(lambda x, t: x, linear(9), drawn(1, 1), steps=3, progress=lambda done, of: seen.append((done, of)))
+    ancestral(
+        lambda x, t: x, linear_schedule(9), drawn(1, 1), steps=3, progress=lambda done, of: seen.append((done, of))
+    )
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_the_model_sees_the_places_in_its_own_schedule() -> None:
     seen = []
-    ancestral(lambda x, t: seen.append(t.tolist()) or x, linear(100), drawn(2, 1), steps=3)
+    ancestral(lambda x, t: seen.append(t.tolist()) or x, linear_schedule(100), drawn(2, 1), steps=3)
     assert seen == [[99, 99], [50, 50], [0, 0]]
 
 
 def test_more_steps_than_the_schedule_has() -> None:
     with pytest.raises(ValueError, match=r"steps must lie in \[2, 10\], got 20"):
-        ancestral(lambda x, t: x, linear(10), drawn(1, 1), steps=20)
+        ancestral(lambda x, t: x, linear_schedule(10), drawn(1, 1), steps=20)

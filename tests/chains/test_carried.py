@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import settlepoint as sp
-from settlepoint.chains import Carried, ancestral, budget, linear
+from settlepoint.chains import Carried, ancestral, linear_schedule, step_budget
 
 
 class Halving(nn.Module):
@@ -25,7 +25,7 @@ class Halving(nn.Module):
 
 @given(steps=st.integers(1, 30), extra=st.integers(0, 90), toward=st.sampled_from(["uniform", "first", "last"]))
 def test_a_budget_adds_up_and_leans_where_it_should(steps: int, extra: int, toward: str) -> None:
-    counts = budget(steps + extra, steps, toward)  # type: ignore[arg-type]
+    counts = step_budget(steps + extra, steps, toward)  # type: ignore[arg-type]
     assert sum(counts) == steps + extra
     assert len(counts) == steps
     assert min(counts) >= 1
@@ -58,8 +58,8 @@ def test_another_chain_begins_after_reset() -> None:
 
 
 def test_a_sampler_takes_it_as_its_epsilon() -> None:
-    carried = Carried(Halving(), budget(9, 5, "first"))
-    found = ancestral(carried, linear(20), torch.randn(2, 3), steps=5)
+    carried = Carried(Halving(), step_budget(9, 5, "first"))
+    found = ancestral(carried, linear_schedule(20), torch.randn(2, 3), steps=5)
     assert found.isfinite().all()
     assert (carried.calls, carried.evals) == (5, 9)
 
@@ -67,8 +67,8 @@ def test_a_sampler_takes_it_as_its_epsilon() -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: budget(8, 4, "middle"), "toward must be one of uniform, first, last, got 'middle'"),
-        (lambda: budget(3, 4), "total must be at least one evaluation for each of 4 steps, got 3"),
+        (lambda: step_budget(8, 4, "middle"), "toward must be one of uniform, first, last, got 'middle'"),
+        (lambda: step_budget(3, 4), "total must be at least one evaluation for each of 4 steps, got 3"),
         (lambda: Carried(Halving(), []), r"counts must be at least one evaluation a step, got \[\]"),
         (lambda: Carried(Halving(), [1, 0]), r"counts must be at least one evaluation a step, got \[1, 0\]"),
     ],

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import settlepoint as sp
 from settlepoint import certify
-from settlepoint.chains import Denoised, ladder, langevin, printed_drift, reverse_drift, reversed_sde
+from settlepoint.chains import Denoised, langevin, noise_ladder, printed_drift, reverse_drift, reversed_sde
 from settlepoint.models import GaussianScore, KernelScore
 
 KIND = torch.float64
@@ -114,14 +114,14 @@ def test_refusals(change: dict, message: str) -> None:
 
 
 def test_a_ladder_falls_by_one_factor() -> None:
-    levels = ladder(5.0, 0.05, 10)
+    levels = noise_ladder(5.0, 0.05, 10)
     assert len(levels) == 10
     assert (levels[0], levels[-1]) == pytest.approx((5.0, 0.05))
     assert len({round(b / a, 12) for a, b in pairwise(levels)}) == 1
     with pytest.raises(ValueError, match="count must be at least 2, got 1"):
-        ladder(1.0, 0.5, 1)
+        noise_ladder(1.0, 0.5, 1)
     with pytest.raises(ValueError, match=r"lowest must be above 0 and below highest, got 2\.0 and 1\.0"):
-        ladder(1.0, 2.0, 3)
+        noise_ladder(1.0, 2.0, 3)
     with pytest.raises(ValueError, match="sigma must be finite and above 0, got -1"):
         Denoised(normal, -1)
 

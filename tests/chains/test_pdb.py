@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from settlepoint.chains.pdb import PdbError, folder, read_pdb
-from settlepoint.chains.trace_metrics import joined, trace_metrics
+from settlepoint.chains.pdb import PdbError, read_folder, read_pdb
+from settlepoint.chains.trace_metrics import joined_metrics, trace_metrics
 
 
 def atom(
@@ -115,7 +115,7 @@ def test_wrong_arguments(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="there is no PDB file"):
         read_pdb(tmp_path / "b.pdb")
     with pytest.raises(FileNotFoundError, match="path must be a folder of PDB files"):
-        folder(tmp_path / "nowhere")
+        read_folder(tmp_path / "nowhere")
 
 
 @pytest.fixture
@@ -132,13 +132,13 @@ def predictions(tmp_path: Path) -> Path:
 
 
 def test_two_targets_of_a_folder(predictions: Path) -> None:
-    tracks = folder(predictions)
+    tracks = read_folder(predictions)
     names = [f"alphafold2_ptm_model_{k}_seed_000" for k in (1, 2)]
     assert [(t.target, t.prediction) for t in tracks] == [("T1_a", names[0]), ("T1_a", names[1]), ("T2", "")]
     assert [len(t.cycles) for t in tracks] == [4, 4, 4]
     assert tracks[0].cycles[2].confidence is not None
     assert float(tracks[0].cycles[2].confidence.mean()) == 70.0
-    found = joined([trace_metrics(t.cycles, t.cycles[-1].coordinates) for t in tracks])
+    found = joined_metrics([trace_metrics(t.cycles, t.cycles[-1].coordinates) for t in tracks])
     assert found.step.shape == (3, 3)
     assert found.rmsd is not None
     assert found.rmsd[-1].max() <= 1e-12
@@ -148,19 +148,19 @@ def test_two_targets_of_a_folder(predictions: Path) -> None:
 def test_more_than_ten_recycles_are_in_order(tmp_path: Path) -> None:
     for k in range(12):
         written(tmp_path / "T" / f"recycle_{k}.pdb", chain(4, b=float(k)))
-    found = [float(c.confidence.mean()) for c in folder(tmp_path)[0].cycles if c.confidence is not None]
+    found = [float(c.confidence.mean()) for c in read_folder(tmp_path)[0].cycles if c.confidence is not None]
     assert found == list(range(12))
 
 
 def test_folders_that_are_refused(predictions: Path, tmp_path: Path) -> None:
     with pytest.raises(PdbError, match=r"has no files of recycles; their names must be <target>_unrelaxed"):
-        folder(written(tmp_path / "none" / "x.txt", "").parent)
+        read_folder(written(tmp_path / "none" / "x.txt", "").parent)
     written(predictions / "T2" / "recycle_2.pdb", chain(7))
     with pytest.raises(PdbError, match=r"T2 must be chains of the same residues, got 8 in recycle_0.pdb and 7 in rec"):
-        folder(predictions)
+        read_folder(predictions)
     written(predictions / "T2" / "recycle_2.pdb", chain(8).replace("GLY A   8", "GLY A   9"))
     with pytest.raises(PdbError, match=r"got 8 in recycle_0.pdb and A 9 in place of A 8 in recycle_2.pdb"):
-        folder(predictions)
+        read_folder(predictions)
     (predictions / "T2" / "recycle_2.pdb").unlink()
     with pytest.raises(PdbError, match=r"the recycles of T2 must count 0, 1, 2, \.\.\. without a gap, got \[0, 1, 3\]"):
-        folder(predictions)
+        read_folder(predictions)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from settlepoint.chains.cycles import Cycle
 from settlepoint.chains.refinement import chains
-from settlepoint.chains.trace_metrics import average, joined, min_max, trace_metrics
+from settlepoint.chains.trace_metrics import average_curve, joined_metrics, min_max, trace_metrics
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_residues_that_are_masked(truth: Tensor, other: Tensor) -> None:
 def test_traces_of_different_length_side_by_side(truth: Tensor, other: Tensor) -> None:
     long = trace_metrics(course(truth, other, lambda k: 4 * 0.5**k, 9), truth)
     short = trace_metrics(course(truth[:, :20], other[:, :20], lambda k: 4.0 - k, 4), truth[:, :20])
-    found = joined([long, short])
+    found = joined_metrics([long, short])
     assert found.rmsd is not None
     assert short.rmsd is not None
     assert found.step.shape == (8, 2)
@@ -115,7 +115,7 @@ def test_traces_of_different_length_side_by_side(truth: Tensor, other: Tensor) -
     assert found.counts() == {"settled": 1, "marginal": 1}
     assert found.share("settled") == 50.0
     with pytest.raises(ValueError, match="at least one trace, got none"):
-        joined([])
+        joined_metrics([])
 
 
 def test_normalised_curves_lie_between_0_and_1_and_constant_ones_are_left_out() -> None:
@@ -123,21 +123,21 @@ def test_normalised_curves_lie_between_0_and_1_and_constant_ones_are_left_out() 
     found = min_max(values)
     assert found[:, 0].tolist() == [1.0, 0.0, 0.5]
     assert found[:, 1:].isnan().all()
-    curve, counted = average(values)
+    curve, counted = average_curve(values)
     assert curve.tolist() == [1.0, 0.0, 0.5]
     assert counted == 1
-    assert average(values[:, 1:])[0].isnan().all()
-    assert average(values[:, 1:])[1] == 0
+    assert average_curve(values[:, 1:])[0].isnan().all()
+    assert average_curve(values[:, 1:])[1] == 0
 
 
 def test_predictions_of_a_target_are_averaged_before_they_are_normalised() -> None:
     values = torch.tensor([[0.0, 4.0, 0.0], [2.0, 0.0, 1.0], [4.0, 2.0, 5.0]])
-    curve, counted = average(values, ["a", "a", "b"])
+    curve, counted = average_curve(values, ["a", "a", "b"])
     # a: (2, 1, 3) -> (.5, 0, 1); b: (0, 1, 5) -> (0, .2, 1)
     assert curve.tolist() == pytest.approx([0.25, 0.1, 1.0])
     assert counted == 2
     with pytest.raises(ValueError, match="targets must name each of the 3 predictions, got 2"):
-        average(values, ["a", "b"])
+        average_curve(values, ["a", "b"])
 
 
 def test_refusals(truth: Tensor) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from settlepoint.chains import ladder, langevin
+from settlepoint.chains import langevin, noise_ladder
 from settlepoint.experiments import REGISTRY, autoencoders, digit_scores
 from settlepoint.experiments.autoencoders import DEPTHS, Arm, control, course, diagnosed, fitted, recalled
 from settlepoint.experiments.digit_images import Projection, digit_images, distinct, starts
@@ -156,7 +156,7 @@ def test_levels_one_by_one_are_the_annealing() -> None:
     score, _ = digit_scores.score_of("gaussian", 0, context)
     x, metrics, courses = digit_scores.sampled(score, 0, context)
     start, draw = digit_scores.beginning(0, context)
-    levels = ladder(TINY.highest, TINY.lowest, TINY.levels)
+    levels = noise_ladder(TINY.highest, TINY.lowest, TINY.levels)
     whole = langevin(score, start, levels, TINY.steps, rate=TINY.rate, generator=draw)
     assert torch.equal(x, whole.value)
     assert metrics["evals"] == whole.evals

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from settlepoint.chains import linear
+from settlepoint.chains import linear_schedule
 from settlepoint.experiments import REGISTRY
 from settlepoint.experiments.ddpm import EXPERIMENT as DDPM
 from settlepoint.experiments.ddpm_schedule import EXPERIMENT as SCHEDULE
@@ -27,7 +27,7 @@ def drawn() -> torch.Generator:
 
 def test_guessing_zero_costs_one_at_every_step() -> None:
     data = task(CONTEXT)
-    found = losses(lambda x, t: torch.zeros_like(x), linear(8), data.drawn(), drawn(), each=200)
+    found = losses(lambda x, t: torch.zeros_like(x), linear_schedule(8), data.drawn(), drawn(), each=200)
     assert found.shape == (8,)
     assert torch.allclose(found, torch.ones(8), atol=0.06)  # 12,800 squares of normal numbers a step: 1.3 %
 
@@ -36,7 +36,7 @@ def test_the_exact_score_of_one_image_finds_all_noise() -> None:
     """Of images that are all one, x_t tells the noise; with a kernel of width s the loss is abar s^2 / v at each t."""
     data = task(CONTEXT)
     one = replace(data, train=data.train[:1])
-    course = linear(6, "rescaled")
+    course = linear_schedule(6, "rescaled")
     found = losses(one.exact(course, 0.0).epsilon, course, one.drawn(), drawn(), each=20)
     assert float(found.max()) < 1e-5
     wide = losses(one.exact(course, 0.5).epsilon, course, one.drawn(0.5), drawn(), each=400)
@@ -54,7 +54,7 @@ def test_floor_and_ceiling_and_the_density_between() -> None:
 
 
 def test_the_exact_sampler_reaches_the_floor() -> None:
-    data, course = task(CONTEXT), linear(20, "rescaled")
+    data, course = task(CONTEXT), linear_schedule(20, "rescaled")
     said: list[str] = []
     x = data.noise(256, drawn())
     found = sampled(data.exact(course, 0.1).epsilon, course, x, drawn(), batch=128, say=said.append)
@@ -67,7 +67,7 @@ def test_names_of_cells_and_their_schedules() -> None:
     names = cell_names(("fixed", "rescaled exact"), (5, 10))
     assert names == ["fixed, T = 5", "fixed, T = 10", "rescaled exact, T = 5", "rescaled exact, T = 10"]
     assert [parsed(name) for name in names][2] == ("rescaled exact", 5)
-    assert torch.equal(scheduled("rescaled exact", 50).betas, linear(50, "rescaled").betas)
+    assert torch.equal(scheduled("rescaled exact", 50).betas, linear_schedule(50, "rescaled").betas)
 
 
 @pytest.mark.parametrize("length", [3, 40, 100])

@@ -59,14 +59,15 @@ def test_killed_and_resumed_is_uninterrupted_bit_for_bit(tmp_path: Path, stops: 
 
 
 def test_a_unet_resumes_bit_for_bit_too(tmp_path: Path) -> None:
-    from settlepoint.chains import linear, unet
+    from settlepoint.chains import linear_schedule, unet
 
     def make(seed: int) -> Denoising:
         torch.manual_seed(seed)
         net = unet(8, 1, (8, 16), layers=1, down=(2,), up=(1,))
         images = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(2))
         recipe = DenoisingRecipe(steps=4, batch=4, lr=1e-3, warm_up=1)
-        return Denoising(net, images, linear(10).alphas_cumprod, recipe, generator=torch.Generator().manual_seed(seed))
+        levels = linear_schedule(10).alphas_cumprod
+        return Denoising(net, images, levels, recipe, generator=torch.Generator().manual_seed(seed))
 
     whole, part, other = make(0), make(0), make(1)
     whole.advance()

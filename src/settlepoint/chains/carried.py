@@ -22,13 +22,13 @@ class Denoiser(Protocol):
     def __call__(self, x: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor: ...
 
 
-def budget(total: int, steps: int, toward: Toward = "uniform") -> list[int]:
+def step_budget(total: int, steps: int, toward: Toward = "uniform") -> list[int]:
     """How many evaluations each step of a sampler gets, at least one, `total` in all.
 
     toward: "uniform", as even as whole numbers allow; "first", falling along a line from three parts at the first step
     of the sampler, where there is most noise, to one at the last; "last", rising so.
 
-    >>> budget(8, 4), budget(8, 4, "first"), budget(8, 4, "last")
+    >>> step_budget(8, 4), step_budget(8, 4, "first"), step_budget(8, 4, "last")
     ([2, 2, 2, 2], [3, 2, 2, 1], [1, 2, 2, 3])
 
     Raises ValueError for a place that there is not and fewer evaluations than steps.

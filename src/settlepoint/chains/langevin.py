@@ -83,10 +83,10 @@ def langevin(
     return Annealing(x, torch.stack(residuals), len(levels) * steps)
 
 
-def ladder(highest: float, lowest: float, count: int) -> tuple[float, ...]:
+def noise_ladder(highest: float, lowest: float, count: int) -> tuple[float, ...]:
     """`count` levels that fall by one factor, both ends among them.
 
-    >>> [round(level, 9) for level in ladder(1.0, 0.01, 3)]
+    >>> [round(level, 9) for level in noise_ladder(1.0, 0.01, 3)]
     [1.0, 0.1, 0.01]
     """
     if count < 2:

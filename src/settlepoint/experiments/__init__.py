@@ -79,7 +79,7 @@ class Registry:
         try:
             return import_module(self.modules[name]).EXPERIMENT
         except ModuleNotFoundError as error:
-            advice = 'pip install "settlepoint[data,graphs,peers]" brings what the experiments need'
+            advice = 'pip install "settlepoint[data,graphs,chains,peers]" brings what the experiments need'
             raise UsageError(f"{name} needs the package {error.name!r}, which is not installed; {advice}") from None
 
     def load_all(self, name: str) -> list[Experiment]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from settlepoint.chains.ancestral import Epsilon, ancestral
 from settlepoint.chains.exact_score import ExactScore
-from settlepoint.chains.schedules import Kind, Schedule, linear
+from settlepoint.chains.schedules import Kind, Schedule, linear_schedule
 from settlepoint.data.cifar import cifar10
 from settlepoint.data.digits import digits
 from settlepoint.experiments.scale import Context
@@ -161,4 +161,4 @@ def ratio(values: Sequence[float]) -> float:
 
 def scheduled(arm: str, steps: int) -> Schedule:
     """The linear schedule that the arm's first word names."""
-    return linear(steps, arm.split()[0])  # type: ignore[arg-type]
+    return linear_schedule(steps, arm.split()[0])  # type: ignore[arg-type]

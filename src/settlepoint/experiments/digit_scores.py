@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from settlepoint import Anderson, Equation, Picard, Tolerance, certify, solve
-from settlepoint.chains import Denoised, ladder, langevin
+from settlepoint.chains import Denoised, langevin, noise_ladder
 from settlepoint.experiments import settling
 from settlepoint.experiments.digit_images import DigitImages, arrived, digit_images, distinct, share_settled
 from settlepoint.experiments.scale import Context, Scale
@@ -94,7 +94,7 @@ def losses(score: nn.Module, context: Context) -> dict[str, float]:
     found = {}
     for name, images in (("train loss", data.train[: 3 * scale.samples]), ("test loss", data.test.repeat(3, 1))):
         draw = generator_from("smld", name)
-        levels = ladder(scale.highest, scale.lowest, 10)
+        levels = noise_ladder(scale.highest, scale.lowest, 10)
         each = [matched(score, images, images.new_tensor(sigma), draw).mean() for sigma in levels]
         found[name] = float(torch.stack(each).mean())
     return found
@@ -113,7 +113,7 @@ def sampled(score: nn.Module, seed: int, context: Context) -> tuple[Tensor, dict
     """Samples; the contraction of the noise-free map; its course and that of the residual, at ten levels."""
     scale = context.scale
     x, draw = beginning(seed, context)
-    norms, residuals, levels = [], [], ladder(scale.highest, scale.lowest, scale.levels)
+    norms, residuals, levels = [], [], noise_ladder(scale.highest, scale.lowest, scale.levels)
     looks = {round(k * (scale.levels - 1) / 9) for k in range(10)}
     for k, sigma in enumerate(levels):
         part = langevin(score, x, (sigma,), scale.steps, rate=scale.rate, generator=draw)
@@ -156,7 +156,8 @@ def judged(x: Tensor, context: Context) -> dict[str, float]:
 def settled(score: nn.Module, samples: Tensor, seed: int, context: Context) -> dict[str, float]:
     """x = T(x) at the last level, solved from the samples, and from the end of an annealed ascent without noise."""
     scale: SmldScale = context.scale
-    start, levels = beginning(seed, context)[0][: scale.settled], ladder(scale.highest, scale.lowest, scale.levels)
+    start = beginning(seed, context)[0][: scale.settled]
+    levels = noise_ladder(scale.highest, scale.lowest, scale.levels)
     end = langevin(score, start, levels, scale.steps, rate=scale.rate, temperature=0.0)
     found = {"left": float(end.residual[-1].median()) if end.value.isfinite().all() else float("inf")}
     for name, x in (("", samples[: scale.settled]), (", ascent", end.value)):

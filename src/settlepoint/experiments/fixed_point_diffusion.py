@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from settlepoint import FixedSteps, Picard
-from settlepoint.chains.carried import Carried, budget
-from settlepoint.chains.schedules import Schedule, linear
+from settlepoint.chains.carried import Carried, step_budget
+from settlepoint.chains.schedules import Schedule, linear_schedule
 from settlepoint.experiments.diffusion_task import DiffusionTask, sampled, task
 from settlepoint.experiments.experiment import (
     Check,
@@ -138,7 +138,7 @@ class FixedPointDiffusion(Experiment):
         kind, (warm, toward, times) = EXPLICIT.get(cell, "implicit"), ROWS.get(cell, (False, "uniform", 1))
         fit = _fitted(kind, seed, scale, context.device)
         each = {SETTLED: scale.settled}.get(cell, times * scale.evals if kind == "implicit" else 1)
-        counts = budget(each * scale.sampling, scale.sampling, toward)
+        counts = step_budget(each * scale.sampling, scale.sampling, toward)
         x = _samples(fit, counts, warm, seed, scale, data)
         metrics = {
             "loss": _loss(Carried(fit.average, counts, warm=warm), seed, scale, data),  # type: ignore[arg-type]
@@ -192,7 +192,7 @@ class Fit:
 
 
 def _schedule(scale: FixedPointScale) -> Schedule:
-    return linear(scale.steps, "rescaled")
+    return linear_schedule(scale.steps, "rescaled")
 
 
 @lru_cache(maxsize=4)

@@ -14,7 +14,7 @@ from settlepoint.chains.esmfold import esm
 from settlepoint.chains.recycling import recycled
 from settlepoint.chains.refinement import Maps, Refinement, chains, classical, maps
 from settlepoint.chains.structures import gdt_ts, kabsch
-from settlepoint.chains.trace_metrics import KINDS, TraceMetrics, average, trace_metrics
+from settlepoint.chains.trace_metrics import KINDS, TraceMetrics, average_curve, trace_metrics
 from settlepoint.experiments.experiment import (
     Check,
     Column,
@@ -225,7 +225,7 @@ def _course(trace: TraceMetrics) -> dict[str, float]:
     gdt, rmsd = _known(trace.gdt), _known(trace.rmsd)
     found = {"gdt first": gdt[0], "gdt last": gdt[-1], "gdt change": gdt[-1] - gdt[0]}
     found |= {"rmsd first": rmsd[0], "rmsd last": rmsd[-1], "rmsd change": rmsd[-1] - rmsd[0]}
-    found["normalised"] = average(rmsd)[0][-1] - average(rmsd)[0][0]
+    found["normalised"] = average_curve(rmsd)[0][-1] - average_curve(rmsd)[0][0]
     found["worse"] = 100.0 * (gdt[-1] < gdt[0] - POINT).double()
     return {name: float(v.mean()) for name, v in found.items()} | {kind: trace.share(kind) for kind in KINDS}
 
@@ -240,8 +240,8 @@ def _curves(cell: str, trace: TraceMetrics, *, shown: bool) -> dict[str, Any]:
     at = range(len(gdt))
     label: dict[str, Any] = {"x_label": "recycles"}
     norm: dict[str, Any] = {"y_label": "min-max normalised", "group": cell, **label}
-    found = {"average gdt": curve(at, average(gdt)[0].tolist(), **norm)}
-    found["average rmsd"] = curve(at, average(rmsd)[0].tolist(), **norm)
+    found = {"average gdt": curve(at, average_curve(gdt)[0].tolist(), **norm)}
+    found["average rmsd"] = curve(at, average_curve(rmsd)[0].tolist(), **norm)
     found["gdt"] = curve(at, gdt.mean(1).tolist(), y_label="GDT_TS, %", group=cell, **label)
     found["step"] = _steps(cell, trace)
     for k in range(min(SHOWN, gdt.shape[1]) if shown else 0):
