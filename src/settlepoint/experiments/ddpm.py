@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,8 +193,6 @@ class Ddpm(Experiment):
 
 
 def _seconds() -> Callable[[], float]:
-    import time
-
     start = time.process_time()
     return lambda: time.process_time() - start
 
