@@ -16,6 +16,7 @@ from settlepoint.adjoints import Adjoint, Implicit, Unrolled
 from settlepoint.equation import Equation
 from settlepoint.experiments.cells import Make, Problem, affine, mixed, symmetric
 from settlepoint.experiments.certify_bench import CERTIFICATES
+from settlepoint.experiments.chains_bench import CHAINS
 from settlepoint.experiments.field_bench import FIELDS
 from settlepoint.experiments.graph_bench import GRAPHS
 from settlepoint.experiments.learned_bench import LEARNED
@@ -319,6 +320,6 @@ ROWS: Mapping[str, Row] = {
     "warm over cold evaluations at .99, Broyden(60)": Row(warm(Broyden(60), 0.99), 0.6, "our Picard"),
     "warm over cold evaluations at .99, Anderson": Row(warm(Anderson(), 0.99), None, "our Picard"),
     "import beyond torch, s": Row(imports, 1, "import torch"),
-    **{name: Row(*entry) for name, entry in {**LEARNED, **CERTIFICATES, **GRAPHS, **FIELDS}.items()},
+    **{name: Row(*entry) for name, entry in {**LEARNED, **CERTIFICATES, **GRAPHS, **FIELDS, **CHAINS}.items()},
 }
 """Name to row, in the order of the table."""
