@@ -12,10 +12,9 @@ from torch import Tensor
 from settlepoint.chains.chain import Chain
 from settlepoint.chains.mixing import Mixing
 from settlepoint.chains.secant import Secant
-from settlepoint.chains.sliding import slid, wide
+from settlepoint.chains.sliding import recurrence, slid, wide
 from settlepoint.chains.swept import Swept
 from settlepoint.solution import Solution, Status
-from settlepoint.solvers.solver import rowwise
 
 Form = Literal["jacobi", "sum", "implicit", "secant"]
 Told = Callable[[int, float], object]
@@ -171,15 +170,13 @@ class _March:
 
     def _forward(self, now: _Windows, y: Tensor, weight: Tensor, count: Tensor) -> Tensor:
         """The recurrence behind the `count` leading positions of every row, which stay as they are."""
-        slots = torch.arange(y.shape[1], device=y.device)
-        stay = slots < count[:, None]
-        if self.how.form == "jacobi":
-            return torch.cat((now.x[:, :1], torch.where(wide(stay, y), now.x[:, 1:], y)), 1)
-        x = [now.x[:, 0]]
-        for j in range(y.shape[1]):
-            moved = y[:, j] + rowwise(weight[:, j], y[:, j]) * (x[j] - now.x[:, j])
-            x.append(torch.where(rowwise(stay[:, j], moved), now.x[:, j + 1], moved))
-        return torch.stack(x, 1)
+        stay, ahead = torch.arange(y.shape[1], device=y.device) < count[:, None], now.x[:, 1:]
+        fixed, x = wide(stay, y), y
+        if self.how.form != "jacobi":
+            weight = torch.where(stay, 0.0, weight)
+            change = recurrence(weight, torch.where(fixed, 0.0, y - ahead))
+            x = torch.cat((y[:, :1], y[:, 1:] + wide(weight[:, 1:], y) * change[:, :-1]), 1)
+        return torch.cat((now.x[:, :1], torch.where(fixed, ahead, x)), 1)
 
     def _weights(self, now: _Windows, y: Tensor) -> tuple[Tensor, Secant | None]:  # (R, W)
         """A_k at every slot of every row, and what the next sweep measures it against."""
