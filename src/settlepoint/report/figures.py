@@ -55,16 +55,16 @@ def bars(axes: Axes, cells: Sequence[str], values: Sequence[Sequence[float]], la
 def columns(labels: Sequence[str], stacks: Sequence[np.ndarray]) -> Figure:
     """Images (N, C, H, W) in 256 levels, each stack one under another below its label, a thin gap between them."""
     shapes = [(len(s) * (s.shape[2] + 1) - 1, s.shape[3]) for s in stacks]
-    width = 7.6 / max(len(stacks), 8)
-    height = width * max(h / w for h, w in shapes)
-    figure = Figure(figsize=(width * len(stacks), height + 0.7), layout="constrained")
-    grid = figure.subplots(1, len(stacks), squeeze=False)[0]
-    for axes, label, stack in zip(grid, labels, stacks, strict=True):
-        axes.imshow(_stacked(stack), interpolation="nearest")
-        axes.set_title(
-            textwrap.fill(label, int(width / 0.065), break_long_words=False), fontsize=7
-        )  # a letter is about so wide
+    count = max(len(stacks), 8)
+    width = 7.6 / count
+    figure = Figure(figsize=(7.6, width * max(h / w for h, w in shapes) + 0.5), layout="constrained")
+    grid = figure.subplots(1, count, squeeze=False)[0]
+    for axes in grid:
         axes.set_axis_off()
+    letters = int(width / 0.065)  # a letter is about so wide
+    for axes, label, stack in zip(grid, labels, stacks, strict=False):  # what is left of the grid stays empty
+        axes.imshow(_stacked(stack), interpolation="nearest")
+        axes.set_title(textwrap.fill(label, letters, break_long_words=False), fontsize=7)
     return figure
 
 
