@@ -140,6 +140,7 @@ class Ddpm(Experiment):
           for arm in ARMS),
         Figure("Fig. 7: FD-PCA by sampling steps", ("fd few",), "The model of the largest T."),
         Figure("Fig. 8: loss by step", ("by step",), "Loss at t / T, images it knows."),
+        Figure("Fig. 8: loss by step, exact score", ("exact by step",), "Loss at t / T, draws of its density."),
         Figure("Fig. 8: FD-PCA by training step", ("course",), "Moving average of the weights, few sampling steps."),
     )  # fmt: skip
 
@@ -260,11 +261,12 @@ def _curves(
     cell: str, metrics: Mapping[str, float], by_step: list[float], x: Tensor, scale: DdpmScale
 ) -> dict[str, Any]:
     arm, steps = parsed(cell)
+    kind = "exact " if arm in EXACT else ""
     return {
         "loss": curve([steps], [metrics["loss"]], x_label="T", y_label="loss", group=arm),
         "fd": curve([steps], [metrics["fd"]], x_label="T", y_label="FD-PCA", group=arm),
-        "by step": curve(*loss_curve(by_step), x_label="t / T", y_label="loss at t", log_y=True),
-        "exact samples" if arm in EXACT else "samples": pictures(x[: scale.shown].cpu() / 2 + 0.5, group=cell),
+        f"{kind}by step": curve(*loss_curve(by_step), x_label="t / T", y_label="loss at t", log_y=True),
+        f"{kind}samples": pictures(x[: scale.shown].cpu() / 2 + 0.5, group=cell),
     }
 
 
