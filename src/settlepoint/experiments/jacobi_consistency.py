@@ -49,9 +49,9 @@ class ConsistencyScale(CharacterScale):
 
     chains: Annotated[int, "prompts whose sweeps are trained on, of training text"] = 1000
     behind: Annotated[int, "characters behind each of them"] = 32
-    further: Annotated[int, "steps of further training"] = 250
+    further: Annotated[int, "steps of further training"] = 500
     further_lr: Annotated[float, "its learning rate at the start"] = 2e-3
-    weight: Annotated[float, "of the consistency beside the token loss"] = 1.0
+    weight: Annotated[float, "of the consistency beside the token loss"] = 0.15
 
 
 class JacobiConsistency(Experiment):
@@ -93,7 +93,9 @@ class JacobiConsistency(Experiment):
             caption="Greedy, in float64, from the best of three guesses for each row: the last character, a space, a "
             "token that no text has. Tokens a sweep: both summed over prompts. Consistency: cross entropy of the end "
             "of the sweeps; KL: divergence from the model's own prediction there. All further training takes as many "
-            "steps on the token loss of the same text. Characters as before: agreement with the greedy text of the "
+            "steps on the token loss of the same text; the weight of the consistency beside it was chosen on text of other "
+            "modules (gettext, imaplib, heapq). Distinct: greedy text of small models repeats itself, and more so after "
+            "training on it, which is part of the gain; sampled text does not. Characters as before: agreement with the greedy text of the "
             "first row. The paper's column: Kou et al.'s speed-up of language models in wall time.",
             command="settle run jacobi-consistency --scale {scale} --seeds {seeds}",
         ),
@@ -148,6 +150,11 @@ class JacobiConsistency(Experiment):
             Check("held-out loss before, below that of frequencies", loss < bar, loss, f"< {bar:.3f}"),
             Check.at_least("tokens a sweep after consistency training", results.mean(CONSISTENT, "ratio"), 2.4),
             Check.at_most("its held-out loss above that before, %", results.mean(CONSISTENT, "change"), 2.0),
+            Check.at_most(
+                "its held-out loss above that of as many steps on tokens, %",
+                100 * (results.mean(CONSISTENT, "loss") / results.mean(LONGER, "loss") - 1),
+                2.0,
+            ),
         ]
 
 
