@@ -86,7 +86,8 @@ class Jacobi(Experiment):
             caption="In float64, with a cache of keys and values for what is settled. Tokens a sweep: both summed over "
             "prompts, so that a prompt that settles at once does not weigh more; 1 is one token after the other. One "
             "by one: for greedy rows transformers' generate, for sampled rows the same noise and blocks of 1. Tokens "
-            "evaluated: given to the model, prompt included. Wall time: prompts one at a time.",
+            "evaluated: given to the model, prompt included. Wall time: prompts one at a time. Random weights repeat "
+            "one token, so their sweeps end at once.",
             command="settle run jacobi --scale {scale} --seeds {seeds}",
         ),
     )

@@ -91,13 +91,13 @@ class JacobiConsistency(Experiment):
                 Column("frequencies", "Loss by frequencies", "nats", ".3f"),
             ),
             caption="Greedy, in float64, from the best of three guesses for each row: the last character, a space, a "
-            "token that no text has. Tokens a sweep: both summed over prompts. Consistency: cross entropy of "
-            "the end of the sweeps; KL: divergence from the model's own prediction there. All further "
-            "training takes as many steps on the token loss of the same text; the weight of the consistency "
-            "beside it was chosen on text of other modules (gettext, imaplib, heapq). Distinct: greedy text "
-            "of small models repeats itself, and more so after training on it, which is part of the gain; "
-            "sampled text does not. Characters as before: agreement with the greedy text of the first row. "
-            "The paper's column: Kou et al.'s speed-up of language models in wall time.",
+            "token that no text has. Tokens a sweep: both summed over prompts. Consistency: cross entropy of the end "
+            "of the sweeps; KL: divergence from the model's own prediction there. All further training takes as many "
+            "steps on the token loss of the same text; the weight of the consistency beside it was chosen on text of "
+            "other modules (gettext, imaplib, heapq). Distinct: greedy text of small models repeats itself, and more "
+            "so after training on it, which is part of the gain; sampled text does not. Characters as before: "
+            "agreement with the greedy text of the first row. The paper's column: Kou et al.'s speed-up of language "
+            "models in wall time.",
             command="settle run jacobi-consistency --scale {scale} --seeds {seeds}",
         ),
     )

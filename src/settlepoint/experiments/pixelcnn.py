@@ -89,7 +89,7 @@ class PixelCnn(Experiment):
             caption="Same model, same Gumbel noise in all rows of a seed but `untrained`, whose weights are random; "
             "sampled in float64, where batches of another size round alike. Rows differ in where the sweeps start. "
             "Sweeps and pixels a sweep: means over the images. Histogram: frequencies of the 17 levels at each place "
-            "in the training images, one added to each.",
+            "in the training images, one added to each. Untrained: its pixels hardly depend on each other.",
             command="settle run pixelcnn --scale {scale} --seeds {seeds}",
         ),
     )
