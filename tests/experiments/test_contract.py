@@ -9,6 +9,7 @@ import pytest
 from tests.toy import Toy, ToyScale
 
 from settlepoint.experiments import Registry, UsageError
+from settlepoint.experiments.bench import EXPERIMENT as BENCH
 from settlepoint.experiments.experiment import Check, Results, Scale, above_trivial, curve
 from settlepoint.experiments.launch import Request, launch, resolve
 from settlepoint.runs import Record
@@ -77,6 +78,11 @@ def test_a_cell_below_its_trivial_predictor_fails() -> None:
 def test_a_curve_has_as_many_x_as_y() -> None:
     with pytest.raises(ValueError, match="got 2 and 1"):
         curve([1, 2], [1])
+
+
+def test_names_with_commas_are_quoted() -> None:
+    scale = BENCH.scales["smoke"].override({"rows": '"certificate, 100 unknowns, ms a row", import beyond torch'})
+    assert scale.rows == ("certificate, 100 unknowns, ms a row", "import beyond torch")
 
 
 def test_unknown_experiments_and_scales_name_the_valid_ones() -> None:

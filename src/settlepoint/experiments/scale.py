@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -85,12 +86,17 @@ def _read(name: str, text: str, hint: Any) -> object:
     from pydantic import TypeAdapter, ValidationError
 
     kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
-    raw = [part.strip() for part in text.split(",") if part.strip()] if get_origin(kind) is tuple else text
+    raw = _parts(text) if get_origin(kind) is tuple else text
     try:
         return TypeAdapter(kind).validate_python(raw)
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
         raise UsageError(f"{name} must be {_type_name(kind)}, got {text!r}: {reason}") from None
+
+
+def _parts(text: str) -> list[str]:
+    """What stands between commas; in double quotes, a comma is a letter."""
+    return [part.strip() for row in csv.reader([text], skipinitialspace=True) for part in row if part.strip()]
 
 
 def _type_name(kind: Any) -> str:
