@@ -104,3 +104,6 @@ def test_what_lacks_or_has_other_shapes_is_named(tmp_path: Path) -> None:
     torch.save({"x": torch.zeros(2, 3), "y": torch.zeros(2, 5, 4), "visc": torch.ones(1, 1)}, path)
     with pytest.raises(DataError, match=r"y \(N, T, n\), visc one number, got \(2, 3\), \(2, 5, 4\)"):
         burgers_file(path)
+    torch.save({"x": torch.zeros(2, 3, 3), "y": torch.full((2, 3, 3), torch.nan)}, path)
+    with pytest.raises(DataError, match="must hold finite numbers, but y has NaN or Inf"):
+        darcy_file(path)

@@ -120,7 +120,8 @@ def test_the_frame_pads_behind_and_crops_the_same() -> None:
 
 
 def test_the_frame_refuses(generator: torch.Generator) -> None:
-    with pytest.raises(ValueError, match=r"padding must be a share of the points >= 0, got -0.1"):
-        Frame((1, 2, 1), padding=-0.1)
+    for padding in (-0.1, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=rf"padding must be a finite share of the points >= 0, got {padding}"):
+            Frame((1, 2, 1), padding=padding)
     with pytest.raises(ValueError, match=r"x must be \(B, 2, n1, n2\), got \(3, 1, 4, 4\)"):
         Frame((2, 2, 1)).encode(torch.zeros(3, 4, 4))

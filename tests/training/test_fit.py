@@ -104,6 +104,22 @@ def test_unequal_samples_are_refused() -> None:
         fit(linear(1, 2), (torch.ones(3, 1), torch.zeros(2).long()), Recipe(epochs=1))
 
 
+@pytest.mark.parametrize("name", ["inputs", "targets"])
+def test_samples_that_are_not_finite_are_refused(name: str) -> None:
+    given = {"inputs": torch.ones(3, 1), "targets": torch.ones(3, 1)} | {name: torch.full((3, 1), math.nan)}
+    with pytest.raises(ValueError, match=f"samples must be finite, got NaN or Inf in the {name}"):
+        fit(linear(1, 1), (given["inputs"], given["targets"]), Recipe(epochs=1), loss=nn.functional.mse_loss)
+
+
+def test_a_loss_that_is_not_finite_ends_the_fit_before_it_spoils_the_weights() -> None:
+    model = linear(1, 1)
+    x = torch.full((4, 1), 1e30)
+    with pytest.raises(FloatingPointError, match="loss must stay finite, got inf in epoch 0; lower lr or clip"):
+        fit(model, (x, x), Recipe(epochs=1), loss=nn.functional.mse_loss)
+    assert not model.training
+    assert all(bool(p.isfinite().all()) for p in model.parameters())
+
+
 def test_the_majority_is_that_of_the_training_set() -> None:
     assert majority(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 0, 1])) == 25.0
 

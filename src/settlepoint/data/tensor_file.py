@@ -16,8 +16,8 @@ def load_tensors(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
     """The tensors of those names in a .pt file that holds a dictionary.
 
     Read by torch.load(weights_only=True), so that no code in the file runs. Raises DataError for a file that is
-    missing, cut short or of another kind, for one that holds anything but tensors and plain containers, and for one
-    without those names; the message says what to do.
+    missing, cut short or of another kind, for one that holds anything but tensors and plain containers, for one
+    without those names, and for numbers that are not finite; the message says what to do.
     """
     again = f"put the file that `settle data list` names at {path}"
     try:
@@ -34,4 +34,7 @@ def load_tensors(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
     lacking = [name for name in names if not isinstance(found, dict) or not isinstance(found.get(name), Tensor)]
     if lacking:
         raise DataError(f"{path} must hold the tensors {', '.join(names)}, but {', '.join(lacking)} is not there")
+    spoilt = [name for name in names if not bool(found[name].isfinite().all())]
+    if spoilt:
+        raise DataError(f"{path} must hold finite numbers, but {', '.join(spoilt)} has NaN or Inf")
     return {name: found[name] for name in names}

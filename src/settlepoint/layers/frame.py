@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -26,8 +28,8 @@ class Frame(nn.Module):
     ):
         super().__init__()
         inputs, width, outputs = channels
-        if not padding >= 0:
-            raise ValueError(f"padding must be a share of the points >= 0, got {padding}")
+        if not 0 <= padding < math.inf:
+            raise ValueError(f"padding must be a finite share of the points >= 0, got {padding}")
         self.inputs, self.padding = inputs, padding
         self.lift = _perceptron(inputs + 2, hidden // 2, width, dtype)
         self.project = _perceptron(width, hidden, outputs, dtype)

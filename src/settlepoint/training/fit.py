@@ -73,10 +73,16 @@ def fit(
 
     objective: what is minimised instead, of the model itself, x and y; see training.AllIterates. The model is in
     training mode meanwhile and in evaluation mode afterwards.
+
+    Raises ValueError for samples of two lengths or that are not finite, and FloatingPointError when the loss of a step
+    is not finite; the model then keeps the weights from before that step.
     """
     x, y = samples
     if len(x) != len(y):
         raise ValueError(f"samples must be as many inputs as targets, got {len(x)} and {len(y)}")
+    for name, value in (("inputs", x), ("targets", y)):
+        if not bool(value.isfinite().all()):
+            raise ValueError(f"samples must be finite, got NaN or Inf in the {name}")
     optimizer = torch.optim.AdamW(model.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
     schedule = _schedule(optimizer, recipe, steps=recipe.epochs * -(-len(x) // recipe.batch))
     hooks, start, course = hooks or Hooks(), time.process_time(), []
@@ -85,6 +91,11 @@ def fit(
         total = 0.0
         for rows in torch.randperm(len(x), generator=generator).to(x.device).split(recipe.batch):
             value = loss(model(x[rows]), y[rows]) if objective is None else objective(model, x[rows], y[rows])
+            if not bool(value.isfinite()):
+                model.eval()
+                raise FloatingPointError(
+                    f"loss must stay finite, got {value.item()} in epoch {epoch}; lower lr or clip"
+                )
             optimizer.zero_grad()
             value.backward()
             nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
