@@ -78,11 +78,7 @@ def fit(
     is not finite; the model then keeps the weights from before that step.
     """
     x, y = samples
-    if len(x) != len(y):
-        raise ValueError(f"samples must be as many inputs as targets, got {len(x)} and {len(y)}")
-    for name, value in (("inputs", x), ("targets", y)):
-        if not bool(value.isfinite().all()):
-            raise ValueError(f"samples must be finite, got NaN or Inf in the {name}")
+    _check_samples(x, y)
     optimizer = torch.optim.AdamW(model.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
     schedule = _schedule(optimizer, recipe, steps=recipe.epochs * -(-len(x) // recipe.batch))
     hooks, start, course = hooks or Hooks(), time.process_time(), []
@@ -107,6 +103,14 @@ def fit(
         hooks.after_epoch(epoch, course[-1])
     model.eval()
     return History(course, time.process_time() - start)
+
+
+def _check_samples(x: Tensor, y: Tensor) -> None:
+    if len(x) != len(y):
+        raise ValueError(f"samples must be as many inputs as targets, got {len(x)} and {len(y)}")
+    for name, value in (("inputs", x), ("targets", y)):
+        if not bool(value.isfinite().all()):
+            raise ValueError(f"samples must be finite, got NaN or Inf in the {name}")
 
 
 def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
