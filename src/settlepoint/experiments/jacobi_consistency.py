@@ -94,10 +94,9 @@ class JacobiConsistency(Experiment):
             "token that no text has. Tokens a sweep: both summed over prompts. Consistency: cross entropy of the end "
             "of the sweeps; KL: divergence from the model's own prediction there. All further training takes as many "
             "steps on the token loss of the same text; the weight of the consistency beside it was chosen on text of "
-            "other modules (gettext, imaplib, heapq). Distinct: greedy text of small models repeats itself, and more "
-            "so after training on it, which is part of the gain; sampled text does not. Characters as before: "
-            "agreement with the greedy text of the first row. The paper's column: Kou et al.'s speed-up of language "
-            "models in wall time.",
+            "other modules (gettext, imaplib, heapq). Distinct: greedy text of small models repeats itself, which is "
+            "part of what sweeps save; sampled text does not. Characters as before: agreement with the greedy text of "
+            "the first row. The paper's column: Kou et al.'s speed-up of language models in wall time.",
             command="settle run jacobi-consistency --scale {scale} --seeds {seeds}",
         ),
     )
