@@ -24,11 +24,11 @@ PREDICTIONS = ("epsilon", "v_prediction", "sample")
 SPACINGS = ("leading", "trailing", "linspace")
 
 
-def unet(seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
+def unet(seed: int = 0, dtype: torch.dtype = torch.float64, kind=diffusers.UNet2DModel) -> nn.Module:
     """A random UNet2DModel of 8 x 8 pixels, enough to be nonlinear in x and t."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = diffusers.UNet2DModel(
+        model = kind(
             sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(8, 8),
             norm_num_groups=4, down_block_types=("DownBlock2D", "DownBlock2D"),
             up_block_types=("UpBlock2D", "UpBlock2D"),
@@ -154,11 +154,22 @@ def test_so_are_those_of_a_network(kind, prediction: str) -> None:
     assert exact.calls == 12
 
 
+class Denoiser(diffusers.UNet2DModel):
+    """The exact noise of images N(0, .25 I), and a tenth of what a random U-Net says: images stay within [-1, 1]."""
+
+    def forward(self, sample: Tensor, timestep: Tensor, **rest):
+        a = DDIM().alphas_cumprod.to(sample)[torch.as_tensor(timestep)].reshape(-1, 1, 1, 1)
+        noise = (1 - a).sqrt() / (1 - 0.75 * a) * sample + 0.1 * super().forward(sample, timestep).sample
+        return diffusers.models.unets.unet_2d.UNet2DOutput(sample=noise)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "sample"])
 @pytest.mark.parametrize(("kind", "settings"), [(DDIM, {}), (DDIM, {"eta": 0.5}), (DDPM, {})])
-def test_an_unmodified_pipeline_gives_its_own_images(kind, settings: dict) -> None:
+def test_an_unmodified_pipeline_gives_its_own_images(kind, settings: dict, prediction: str) -> None:
     """Equal seeds, equal images: noise is drawn in the order of the pipeline's loop."""
     build = diffusers.DDIMPipeline if kind is DDIM else diffusers.DDPMPipeline
-    pipeline = build(unet=unet(1), scheduler=kind(clip_sample=False))
+    model = unet(1, kind=Denoiser if prediction == "epsilon" else diffusers.UNet2DModel)
+    pipeline = build(unet=model, scheduler=kind(clip_sample=False, prediction_type=prediction))
     pipeline.set_progress_bar_config(disable=True)
     before = pipeline.scheduler.timesteps.clone()
     found = sample_pipeline(pipeline, 2, steps=10, generator=torch.Generator().manual_seed(3), **settings).require()
@@ -168,6 +179,7 @@ def test_an_unmodified_pipeline_gives_its_own_images(kind, settings: dict) -> No
     )[0]
     assert found.value.shape == want.shape == (2, 1, 8, 8)
     torch.testing.assert_close(found.value, want, rtol=0, atol=1e-3)  # images lie in [0, 1]
+    assert float(((want > 0) & (want < 1)).double().mean()) > 0.8  # the bounds hide no difference
 
 
 def test_class_labels_go_with_their_rows() -> None:
