@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-import numpy as np
-
 from settlepoint.chains import Sweeps, Swept
 from settlepoint.chains.diffusers import diffusers
+from settlepoint.experiments.diffusion_task import largest
 from settlepoint.experiments.experiment import (
     Check,
     Column,
@@ -41,10 +40,10 @@ FORMS: Mapping[str, Sweeps] = {
     "secant, window 10": Sweeps(form="secant", window=10),
 }
 BARE = ("jacobi", "sum", "implicit", "secant")
-NETWORK = ("UNet, DDIM 50",)
+NETWORK = ("UNet, DDIM 50", "brief UNet, DDIM 50")
 KINDS = ("DDIM 25", "DDIM 50", "DDIM 100", "DDPM 50", *NETWORK)
 NETWORK_FORMS = ("sum", "implicit", "secant", "secant, window 10")
-TARGETS = {"DDIM 50, secant": 4.0, "DDIM 100, secant": 7.0}
+TARGETS = {"DDIM 50, secant": 4.0, "DDIM 100, secant": 7.0, "UNet, DDIM 50, secant": 4.0}
 TOLERANCES = (1.0, 0.3, 0.1, 0.03, 0.01)
 
 
@@ -64,11 +63,11 @@ class ParallelSampling(Experiment):
             seeds=1, samples=2, images=60, chains=("DDIM 25",), network=False, thresholds=False
         ),
         "cpu": SamplingScale(seeds=3),
-        "paper": SamplingScale(seeds=5, samples=64, updates=4000),
+        "paper": SamplingScale(seeds=5, samples=64, updates=4000, brief=800),
     }  # fmt: skip
     scaled_down: ClassVar = {
         "smoke": "60 images, two samples, DDIM with 25 steps, no network",
-        "cpu": "digits of 8 x 8 pixels, batches of 8 samples, a network of two levels trained for 200 updates",
+        "cpu": "digits of 8 x 8 pixels, batches of 8 samples, a network of two levels trained for 1,000 updates",
     }
     tables: ClassVar = (
         Table(
@@ -78,6 +77,7 @@ class ParallelSampling(Experiment):
                 Column("sample calls", "sequential calls, a sample", fmt=".1f", better="low"),
                 Column("fewer, batch", "times fewer, batch", fmt=".1f", better="high"),
                 Column("fewer, sample", "times fewer, a sample", fmt=".1f", better="high"),
+                Column("fewer at 1e-4", "times fewer, batch, at tolerance 1e-4", fmt=".1f"),
                 Column("evals", "evaluations a sample", fmt=".0f"),
                 Column("error", "largest error", fmt=".1e"),
                 Column("tolerance", "tolerance it took", fmt=".0e"),
@@ -88,9 +88,11 @@ class ParallelSampling(Experiment):
             caption="Float64, batches of independent samples that stop on their own: the batch takes the calls of its "
             "slowest sample, a sample those it took part in, on average. The error is to diffusers' own loop on the "
             "same noise; the tolerance is the largest of 1e-4 x (1, .3, .1, .03, .01) at which it is within 1e-4 for "
-            "every sample. Evaluations are the cost: the sequential loop takes one a step. Wall seconds of one run "
-            "each, in the same process on one thread, where a call on more samples takes longer; sequential calls are "
-            "what counts where it does not. Exact score of a kernel density of the digits; UNet: trained UNet2DModel.",
+            "every sample, which takes that loop to know; what is met without it stands under tolerance 1e-4. "
+            "Evaluations are the cost: the sequential loop takes one a step. Wall seconds of one run each, in the same"
+            " process on one thread, where a call on more samples takes longer; sequential calls are what counts where"
+            " it does not. Exact score of a kernel density of the digits; UNet: trained UNet2DModel; brief: trained "
+            "for a fifth of the updates.",
             command="settle run parallel-sampling --scale {scale} --seeds {seeds}",
         ),
     )
@@ -115,13 +117,15 @@ class ParallelSampling(Experiment):
             if found[-1][1] <= asked:
                 break
         best, error, seconds, tolerance = found[-1]
-        count, n = len(job.start), job.chain.length
-        sample_calls = float(best.solution.steps.double().mean())
+        count, n, met = len(job.start), job.chain.length, error <= asked
+        calls = best.calls if met else math.inf
+        sample_calls = float(best.solution.steps.double().mean()) if met else math.inf
         metrics = {
-            "calls": best.calls if error <= asked else math.inf,
+            "calls": calls,
             "sample calls": sample_calls,
-            "fewer, batch": n / best.calls,
+            "fewer, batch": n / calls,
             "fewer, sample": n / sample_calls,
+            "fewer at 1e-4": n / found[0][0].calls,
             "evals": best.solution.work / count,
             "error": error,
             "tolerance": tolerance,
@@ -130,18 +134,17 @@ class ParallelSampling(Experiment):
             "sequential seconds": job.seconds,
         }
         share = (best.trace.double().mean(1) / n).tolist()
-        calls = range(1, best.calls + 1)
-        course = curve(calls, share, x_label="sequential calls", y_label="share of the chain settled", group=cell)
-        return outcome(metrics, {"settled": course})
+        named = {"x_label": "sequential calls", "y_label": "share of the chain settled", "group": cell}
+        return outcome(metrics, {"settled": curve(range(1, best.calls + 1), share, **named)})
 
     def checks(self, results: Results) -> Sequence[Check]:
         ended = Check.at_least("cells that ended", len(results.cells), len(self.cells(results.scale)))
         if not results.scale.thresholds:
             return [ended]
-        errors = [results.mean(cell, "error") for cell in self.cells(results.scale)]
+        errors = [largest(results.values(cell, "error") or [math.nan]) for cell in self.cells(results.scale)]
         return [
             ended,
-            Check.at_most("largest error of all cells, mean of seeds", float(np.max(errors)), results.scale.error),
+            Check.at_most("largest error of all cells and seeds", largest(errors), results.scale.error),
             *(
                 Check.at_least(
                     f"{cell}: times fewer sequential calls of the batch", results.mean(cell, "fewer, batch"), least

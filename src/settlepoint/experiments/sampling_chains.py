@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -26,7 +26,8 @@ class SamplingScale(Scale):
     bandwidth: Annotated[float, "of the kernel density; pixels lie in [-1, 1]"] = 0.1
     chains: Annotated[tuple[str, ...], "kind and steps"] = ("DDIM 25", "DDIM 50", "DDIM 100", "DDPM 50")
     network: Annotated[bool, "whether a trained UNet2DModel is sampled too"] = True
-    updates: Annotated[int, "gradient steps of the network, batches of 64"] = 200
+    updates: Annotated[int, "gradient steps of the network, batches of 64"] = 1000
+    brief: Annotated[int, "gradient steps of the other one"] = 200
     error: Annotated[float, "relative error to the sequential sample that is asked for"] = 1e-4
     thresholds: Annotated[bool, "hold the table to its thresholds"] = True
 
@@ -47,12 +48,13 @@ def pictures(scale: SamplingScale) -> Tensor:
 
 
 def task(kind: str, seed: int, context: Context) -> Task:
-    """The chain of that kind, such as "DDIM 50" or "UNet, DDIM 50", and one pass of diffusers' own loop over it."""
+    """The chain of a kind, such as "DDIM 50" or "brief UNet, DDIM 50", and one pass of diffusers' own loop over it."""
     scale: SamplingScale = context.scale
-    sampler, steps = kind.removeprefix("UNet, ").split()
+    name, _, chosen = kind.rpartition(", ")
+    sampler, steps = chosen.split()
     scheduler = getattr(diffusers(), f"{sampler}Scheduler")(clip_sample=False)
-    if kind.startswith("UNet"):
-        model = trained(scale, seed, context)
+    if name:
+        model = trained(replace(scale, updates=scale.brief) if name == "brief UNet" else scale, seed, context)
     else:
         model = ExactScore(pictures(scale), scheduler.alphas_cumprod.double(), scale.bandwidth)
     shape = (scale.samples, 1, 8, 8)
