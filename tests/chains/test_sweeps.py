@@ -217,6 +217,16 @@ def test_progress_is_told() -> None:
     assert told == [(1, 0.25), (2, 0.5), (3, 0.75), (4, 1.0)]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("depth", [0, 2])
+def test_half_precision_is_the_chain_too(dtype: torch.dtype, form, depth: int) -> None:
+    chain = Chain(lambda x, k: 0.5 * x * (3 - x), 9, torch.ones(9))
+    start = torch.tensor([[0.3, 1.2], [0.7, 0.1]], dtype=dtype)
+    found = Sweeps(4, form=form, depth=depth).run(chain, start).require()
+    assert torch.equal(found.value, chain.sequential(start)[:, -1])
+
+
 def test_no_rows_no_calls() -> None:
     found = Sweeps().run(Chain(lambda x, k: x, 3), torch.zeros(0, 2))
     assert (found.calls, found.value.shape) == (0, (0, 2))
@@ -255,7 +265,17 @@ def test_runs_it_refuses() -> None:
         (lambda: Chain(3, 4), TypeError, "step must be callable, got int"),  # type: ignore[arg-type]
         (lambda: Chain(torch.cos, 0), ValueError, "length must be an integer >= 1, got 0"),
         (lambda: Chain(torch.cos, 3, torch.ones(2)), ValueError, r"linear must hold one .* 3 steps, got \(2,\)"),
-        (lambda: Chain(torch.cos, 3).at(torch.tensor(1.0)), TypeError, r"start must be a tensor \(B, \.\.\.\)"),
+        (lambda: Chain(torch.cos, 3, [1.0] * 3), TypeError, "linear must be a tensor, got list"),  # type: ignore[arg-type]
+        (lambda: Chain(torch.cos, 3).at([[1.0]]), TypeError, r"start must be a tensor .* got \[\[1\.0\]\]"),  # type: ignore[arg-type]
+        (
+            lambda: Chain(torch.cos, 3).at(torch.ones(2, 1).long()),
+            TypeError,
+            r"real floating numbers, got torch\.int64",
+        ),
+        (lambda: Chain(torch.cos, 3).at(torch.ones(2, 1) * 1j), TypeError, r"floating numbers, got torch\.complex64"),
+        (lambda: Chain(torch.cos, 3).at(torch.tensor(1.0)), ValueError, r"start must be \(B, \.\.\.\) .* got \(\)"),
+        (lambda: Chain(torch.cos, 3).at(torch.ones(4)), ValueError, r"at least one number a row, got \(4,\)"),
+        (lambda: Chain(torch.cos, 3).at(torch.ones(4, 0)), ValueError, r"at least one number a row, got \(4, 0\)"),
         (
             lambda: Chain(torch.cos, 3, context=(torch.ones(3),)).at(torch.ones(2, 1)),
             ValueError,

@@ -34,15 +34,22 @@ class Chain:
             raise TypeError(f"step must be callable, got {type(self.step).__name__}")
         if isinstance(self.length, bool) or not isinstance(self.length, int) or self.length < 1:
             raise ValueError(f"length must be an integer >= 1, got {self.length!r}")
+        if self.linear is not None and not isinstance(self.linear, Tensor):
+            raise TypeError(f"linear must be a tensor, got {type(self.linear).__name__}")
         if self.linear is not None and self.linear.shape != (self.length,):
             raise ValueError(
                 f"linear must hold one number for each of the {self.length} steps, got {_shape(self.linear)}"
             )
 
     def at(self, start: Tensor) -> Chain:
-        """This chain, if its context and inputs have one entry for every row of start (B, ...); else ValueError."""
-        if not isinstance(start, Tensor) or not start.ndim:
-            raise TypeError(f"start must be a tensor (B, ...), got {start!r}")
+        """This chain, if its context and inputs have one entry for every row of start (B, ...); else ValueError.
+
+        Raises TypeError for a start of whole or complex numbers.
+        """
+        if not isinstance(start, Tensor) or not start.is_floating_point():
+            raise TypeError(f"start must be a tensor of real floating numbers, got {getattr(start, 'dtype', start)!r}")
+        if start.ndim < 2 or 0 in start.shape[1:]:
+            raise ValueError(f"start must be (B, ...) with at least one number a row, got {_shape(start)}")
         for name, values, lead in (
             ("context", self.context, (len(start),)),
             ("inputs", self.inputs, (len(start), self.length)),

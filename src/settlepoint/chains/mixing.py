@@ -42,9 +42,10 @@ class Mixing:
         change, move = torch.where(known, r - self.r, 0.0), torch.where(known, swept - self.x - self.r, 0.0)
         changes = torch.cat((self.changes[:, 1:], change[:, None]), 1)
         moves = torch.cat((self.moves[:, 1:], move[:, None]), 1)
-        basis = torch.where(wanted[:, None], changes, 0.0).flatten(2)
-        right = torch.where(wanted, r, 0.0).flatten(1)
-        g = least_squares(basis @ basis.mT, (basis @ right[:, :, None])[:, :, 0])
+        kind = torch.promote_types(x.dtype, torch.float32)  # no half precision in torch.linalg
+        basis = torch.where(wanted[:, None], changes, 0.0).flatten(2).to(kind)
+        right = torch.where(wanted, r, 0.0).flatten(1).to(kind)
+        g = least_squares(basis @ basis.mT, (basis @ right[:, :, None])[:, :, 0]).to(x.dtype)
         moved = swept - (g[:, None] @ moves.flatten(2)).reshape(x.shape)
         good = wanted & wide(torch.isfinite(moved).flatten(2).all(2), x)
         return torch.where(good, moved, swept), Mixing(moves, changes, x, r, torch.ones_like(later))
