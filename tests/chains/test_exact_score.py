@@ -94,3 +94,6 @@ def test_it_refuses_states_and_times_that_do_not_fit() -> None:
         model.epsilon(x, t[:4])
     with pytest.raises(ValueError, match="t must hold integer timesteps"):
         model.epsilon(x, t.double())
+    for wrong in (-1, len(model.alphas_cumprod)):
+        with pytest.raises(ValueError, match=rf"t must lie in \[0, \d+\), got .*{wrong}"):
+            model.epsilon(x, torch.full_like(t, wrong))

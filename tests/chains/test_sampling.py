@@ -255,6 +255,51 @@ def test_models_whose_output_is_chance_are_refused() -> None:
     parallel_sample(unet(dtype=torch.float32).train(), scheduler, start, steps=3).require()  # dropout of 0 is none
 
 
+class Chance(nn.Module):
+    """Attends to its pixels with dropout that is no module, or draws noise."""
+
+    def __init__(self, dropout: float, noise: float = 0.0):
+        super().__init__()
+        self.attention, self.noise = nn.MultiheadAttention(64, 1, dropout=dropout), noise
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        y = x.flatten(1)[None]
+        return self.attention(y, y, y, need_weights=False)[0].view_as(x) + self.noise * torch.randn_like(x)
+
+
+def test_chance_without_a_dropout_module_is_refused_too() -> None:
+    scheduler, start = DDIM(clip_sample=False), normal(1, 1, 8, 8).float()
+    with pytest.raises(ValueError, match=r"model must be in eval mode .* got attention in training"):
+        parallel_sample(Chance(0.5), scheduler, start, steps=3)
+    with pytest.raises(ValueError, match="got two outputs for one sample"):
+        parallel_sample(Chance(0.0, noise=0.1), scheduler, start, steps=3)
+    parallel_sample(Chance(0.0), scheduler, start, steps=3).require()
+
+
+def test_a_generator_for_each_sample_as_pipelines_take_them() -> None:
+    pipeline = diffusers.DDPMPipeline(unet=unet(2), scheduler=DDPM(clip_sample=False, prediction_type="sample"))
+    pipeline.set_progress_bar_config(disable=True)
+    seeded = lambda: [torch.Generator().manual_seed(k) for k in (3, 4)]  # noqa: E731
+    found = sample_pipeline(pipeline, 2, steps=6, generator=seeded()).require()
+    want = pipeline(2, seeded(), num_inference_steps=6, output_type="pt", return_dict=False)[0]
+    torch.testing.assert_close(found.value, want, rtol=0, atol=1e-3)
+    with pytest.raises(ValueError, match="generator must be one, or one for each of 3 samples, got 2"):
+        sample_pipeline(pipeline, 3, steps=6, generator=seeded())
+    with pytest.raises(TypeError, match=r"generator must be a torch\.Generator or a list of them, got int"):
+        sample_pipeline(pipeline, 1, steps=6, generator=5)
+
+
+def test_a_prediction_of_another_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"like x, \(6, 1, 4, 4\), got \(6, 1, 4, 1\)"):
+        parallel_sample(lambda x, t: x[..., :1], DDIM(clip_sample=False), normal(2, 1, 4, 4), steps=3)
+
+
+def test_clipping_is_warned_of_where_it_is_asked_for() -> None:
+    with pytest.warns(ClippingWarning, match="clip_sample has kinks") as seen:
+        parallel_sample(_Zero(), DDIM(), normal(1, 1, 4, 4), steps=2)
+    assert seen[0].filename == __file__
+
+
 class _Zero(nn.Module):
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         return 0 * x
@@ -272,6 +317,7 @@ class _Zero(nn.Module):
         ({"noise": torch.full((1, 1, 4, 4), torch.nan)}, "noise must be finite, got NaN or Inf"),
         ({"noise": torch.zeros(1, 1, 4, 4, dtype=torch.int64)}, "noise must be a floating tensor"),
         ({"noise": (1, "4")}, "noise must be a tensor or the shape of one"),
+        ({"noise": 5}, "noise must be a tensor or the shape of one, got 5"),
         ({"form": "anderson"}, "form must be one of jacobi, sum, implicit"),
         ({"scheduler": DDPM(clip_sample=False, variance_type="learned_range")}, "variance_type must be one of"),
         (

@@ -76,6 +76,8 @@ class ExactScore(nn.Module):
             raise ValueError(f"x must be (M, {shape}) and t (M,), got {tuple(x.shape)} and {tuple(t.shape)}")
         if t.is_floating_point():
             raise ValueError(f"t must hold integer timesteps, got {t.dtype}")
+        if len(t) and not 0 <= int(t.min()) <= int(t.max()) < len(self.alphas_cumprod):
+            raise ValueError(f"t must lie in [0, {len(self.alphas_cumprod)}), got {int(t.min())} to {int(t.max())}")
         return self.alphas_cumprod[t].reshape(-1, 1, 1, 1)
 
     def _mean(self, x: Tensor, a: Tensor, v: Tensor) -> Tensor:

@@ -46,8 +46,8 @@ def reversed_sde(
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps must be an integer >= 1, got {steps!r}")
-    if min(beta) <= 0:
-        raise ValueError(f"beta must be above 0 at both ends, got {beta}")
+    if not all(0 < rate < math.inf for rate in beta) or sum(beta) > 1400:
+        raise ValueError(f"beta must be above 0 at both ends and leave a signal, at most 1400 in all, got {beta}")
     for k in range(steps):
         t, dt = 1 - k / steps, 1 / steps
         now = beta[0] + t * (beta[1] - beta[0])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from settlepoint.chains.diffusers import diffusers
 from settlepoint.solvers.solver import rowwise
 
+Generators = torch.Generator | Sequence[torch.Generator] | None
 DDIM = ("DDIMScheduler", "DDIMParallelScheduler")
 DDPM = ("DDPMScheduler", "DDPMParallelScheduler")
 _VARIANCES = ("fixed_small", "fixed_small_log", "fixed_large")
@@ -83,7 +85,7 @@ class ReverseStep:
         """(n,): the derivative of the step in x while the predicted clean sample is held."""
         return self.keep + self.to_noise / self.noise
 
-    def drawn(self, like: Tensor, generator: torch.Generator | None) -> Tensor:  # (B, ...) -> (B, n, ...)
+    def drawn(self, like: Tensor, generator: Generators) -> Tensor:  # (B, ...) -> (B, n, ...)
         """Noise of every step and sample, drawn in the order of a sequential loop; zero where that draws none."""
         shape = tuple(like.shape)
         none = torch.zeros_like(like)
@@ -105,10 +107,27 @@ class ReverseStep:
         return moved if z is None else moved + at(self.spread) * z
 
 
-def standard(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Normal noise as diffusers draws it: on the generator's device, in the dtype and on the device of like."""
+def standard(shape: tuple[int, ...], like: Tensor, generator: Generators) -> Tensor:
+    """Normal noise as diffusers draws it: on the generator's device, in the dtype and on the device of like.
+
+    Raises ValueError for a list of generators that are not one for each sample.
+    """
+    if isinstance(generator, list | tuple):
+        if len(generator) != shape[0]:
+            raise ValueError(f"generator must be one, or one for each of {shape[0]} samples, got {len(generator)}")
+        return torch.cat([standard((1, *shape[1:]), like, one) for one in generator])
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator or a list of them, got {type(generator).__name__}")
     device = like.device if generator is None else generator.device
     return torch.randn(shape, generator=generator, device=device, dtype=like.dtype).to(like.device)
+
+
+def _outside() -> int:
+    """How far up the caller of this room is, as warnings count."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("settlepoint.chains"):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _ddim(scheduler: Any, eta: float) -> ReverseStep:
@@ -158,7 +177,7 @@ def _bound(scheduler: Any) -> Callable[[Tensor], Tensor] | None:
     warnings.warn(
         f"the scheduler's {name} has kinks: samples stay right, but may take more calls than with {name}=False",
         ClippingWarning,
-        stacklevel=5,
+        stacklevel=_outside(),
     )
     if config.thresholding:
         return scheduler._threshold_sample

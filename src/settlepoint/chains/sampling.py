@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from settlepoint.chains.chain import Chain
 from settlepoint.chains.diffusers import diffusers
-from settlepoint.chains.reverse_step import ReverseStep, standard
+from settlepoint.chains.reverse_step import Generators, ReverseStep, standard
 from settlepoint.chains.sweeps import Form, Sweeps, Told
 from settlepoint.chains.swept import Swept
 
@@ -28,7 +28,7 @@ def parallel_sample(
     window: int | None = None,
     form: Form = "secant",
     eta: float = 0.0,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     context: tuple[Tensor, ...] = (),
     progress: Told | None = None,
 ) -> Swept:
@@ -44,10 +44,9 @@ def parallel_sample(
     a tensor. scheduler: a DDIMScheduler or DDPMScheduler (or their Parallel variants), left as it is. noise: where the
     chain starts (B, ...), or its shape, then drawn. window: steps at once; all by default. form: of the sweeps;
     "implicit" and the first sweep of "secant" take as linear part that of the step while the predicted clean sample is
-    held. eta: of DDIM. generator: draws first the noise, then that of stochastic
-    steps, in the order of a sequential loop, so that equal seeds give equal samples. context: tensors (B, ...) that
-    model gets, such as class labels. progress: told the number of calls and the share of settled positions after every
-    sweep.
+    held. eta: of DDIM. generator: draws first the noise, then that of stochastic steps, in the order of a sequential
+    loop, so that equal seeds give equal samples; or one for each sample. context: tensors (B, ...) that model gets,
+    such as class labels. progress: told the number of calls and the share of settled positions after every sweep.
 
     Memory: model's own for window * B samples, about eight times window * B samples, and for stochastic steps steps * B
     samples of noise. Smaller windows need less and more calls.
@@ -57,8 +56,8 @@ def parallel_sample(
     """
     step = ReverseStep.of(scheduler, steps, eta)
     how = Sweeps(window, tolerance, form)
-    _check_model(model)
     start = _start(model, noise, generator)
+    _check_model(model, start[:1], step.times[:1].to(start.device), tuple(c[:1] for c in context))
     return how.run(sampling_chain(model, step, start, generator, context), start, progress=progress)
 
 
@@ -66,14 +65,14 @@ def sampling_chain(
     model: Model,
     step: ReverseStep,
     start: Tensor,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     context: tuple[Tensor, ...] = (),
 ) -> Chain:
     """The reverse chain of model from start (B, ...), with the noise of stochastic steps drawn now."""
     times = step.times.to(start.device)
 
     def forward(x: Tensor, k: Tensor, *tensors: Tensor) -> Tensor:
-        out = _prediction(model(x, times[k], *tensors[: len(context)]))
+        out = _prediction(model(x, times[k], *tensors[: len(context)]), x)
         return step(out, x, k, *tensors[len(context) :])
 
     inputs = (step.drawn(start, generator),) if step.stochastic else ()
@@ -89,7 +88,7 @@ def sample_pipeline(
     window: int | None = None,
     form: Form = "secant",
     eta: float = 0.0,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     progress: Told | None = None,
 ) -> Swept:
     """The images of `pipeline(batch_size, generator, ..., output_type="pt")`, (B, C, H, W) in [0, 1], in fewer calls.
@@ -116,14 +115,14 @@ def sample_pipeline(
     return replace(found, solution=replace(found.solution, value=images))
 
 
-def _start(model: Model, noise: Tensor | Sequence[int], generator: torch.Generator | None) -> Tensor:
+def _start(model: Model, noise: Tensor | Sequence[int], generator: Generators) -> Tensor:
     if isinstance(noise, Tensor):
         if not noise.ndim or not noise.is_floating_point():
             raise ValueError(f"noise must be a floating tensor (B, ...), got {tuple(noise.shape)} of {noise.dtype}")
         if not bool(torch.isfinite(noise).all()):
             raise ValueError("noise must be finite, got NaN or Inf")
         return noise
-    shape = tuple(noise)
+    shape = tuple(noise) if isinstance(noise, Sequence) else ()
     if not shape or not all(isinstance(n, int) and n >= 0 for n in shape):
         raise ValueError(f"noise must be a tensor or the shape of one, got {noise!r}")
     weights = (*model.parameters(), *model.buffers()) if isinstance(model, nn.Module) else ()
@@ -131,20 +130,29 @@ def _start(model: Model, noise: Tensor | Sequence[int], generator: torch.Generat
     return standard(shape, like, generator)
 
 
-def _check_model(model: Model) -> None:
+@torch.no_grad()
+def _check_model(model: Model, x: Tensor, t: Tensor, context: tuple[Tensor, ...]) -> None:
     """Refuse a model whose output is chance, or depends on the rest of the batch."""
     if not isinstance(model, nn.Module):
         return
-    for name, part in model.named_modules():
-        drops = isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0
-        if part.training and (drops or isinstance(part, nn.modules.batchnorm._BatchNorm)):
+    training = [(name, part) for name, part in model.named_modules() if part.training]
+    for name, part in training:
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) or _drops(part):
             raise ValueError(f"model must be in eval mode where it has dropout or batch norms, got {name} in training")
+    if training and len(x):
+        once, again = (_prediction(model(x, t, *context), x) for _ in range(2))
+        if not torch.equal(once.nan_to_num(), again.nan_to_num()):
+            raise ValueError("model must be in eval mode where its output is chance, got two outputs for one sample")
 
 
-def _prediction(out: Any) -> Tensor:
-    match out:
-        case Tensor():
-            return out
-        case tuple():
-            return out[0]
-    return out.sample
+def _drops(part: nn.Module) -> bool:
+    """True for dropout as a module, and as a number of one, as that of nn.MultiheadAttention."""
+    share = part.p if isinstance(part, nn.modules.dropout._DropoutNd) else vars(part).get("dropout", 0.0)
+    return isinstance(share, float) and share > 0
+
+
+def _prediction(out: Any, x: Tensor) -> Tensor:
+    found = out if isinstance(out, Tensor) else out[0] if isinstance(out, tuple) else out.sample
+    if found.shape != x.shape:
+        raise ValueError(f"model must return a prediction like x, {tuple(x.shape)}, got {tuple(found.shape)}")
+    return found
