@@ -171,7 +171,7 @@ def test_the_reverse_sde_gives_back_the_data(generator: torch.Generator) -> None
         (2, (0.0, 1.0), "beta must be above 0 at both ends"),
         (2, (0.1, float("nan")), "beta must be above 0"),
         (2, (0.1, 3000.0), "leave a signal, at most 1400"),
-    ],  # fmt: skip
+    ],
 )
 def test_refusals_of_the_reverse_sde(steps: int, beta: tuple[float, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):

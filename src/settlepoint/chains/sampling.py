@@ -48,7 +48,7 @@ def parallel_sample(
     loop, so that equal seeds give equal samples; or one for each sample. context: tensors (B, ...) that model gets,
     such as class labels. progress: told the number of calls and the share of settled positions after every sweep.
 
-    Memory: model's own for window * B samples, about eight times window * B samples, and for stochastic steps steps * B
+    Memory: model's own for window * B samples, about ten times window * B samples, and for stochastic steps steps * B
     samples of noise. Smaller windows need less and more calls.
 
     Raises ValueError for unknown schedulers, windows larger than `steps`, models in training with dropout or batch
