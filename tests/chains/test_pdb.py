@@ -113,9 +113,7 @@ def test_what_cannot_be_read(tmp_path: Path, text: str, message: str) -> None:
 def test_chains_that_are_written_twice(tmp_path: Path) -> None:
     """Two copies of a dimer under one letter: four CA atoms are no chain of two."""
     first, second = (atom(k, number=1) + atom(k + 1, number=2) for k in (1.0, 5.0))
-    with pytest.raises(
-        PdbError, match="line 4: a residue must not come again behind TER, got A 1; give chains letters"
-    ):
+    with pytest.raises(PdbError, match="line 4: a residue must not come again behind TER, got A 1; give chains"):
         read_pdb(written(tmp_path / "a.pdb", first + "TER\n" + second + "TER\n"))
     with pytest.raises(PdbError, match="line 3: a residue must have one CA atom a location, got another of A 1"):
         read_pdb(written(tmp_path / "a.pdb", first + second))

@@ -99,6 +99,9 @@ def test_any_leading_shape(x: Tensor) -> None:
         (torch.eye(3), torch.eye(3), torch.tensor([True]), r"mask must have an entry for each of the 3 atoms"),
         (torch.eye(3).log(), torch.eye(3), None, r"a must be finite, got 3 atoms that are not, the first at \(0,\)"),
         (torch.eye(3), torch.full((3, 3), torch.nan), None, "b must be finite, got 3 atoms"),
+        (torch.eye(3) + 0j, torch.eye(3), None, "a must be real, got torch.complex64"),
+        (torch.eye(3), torch.eye(3).double() + 0j, None, "b must be real, got torch.complex128"),
+        (torch.zeros(2, 3, 3), torch.zeros(4, 3, 3), None, r"batches that broadcast, got \(2,\), \(4,\), \(\)"),
     ],
 )
 @pytest.mark.parametrize("measure", [kabsch, gdt_ts])

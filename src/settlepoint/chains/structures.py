@@ -34,7 +34,8 @@ def kabsch(a: Tensor, b: Tensor, mask: Tensor | None = None) -> Superposition:
     a, b: (..., n, 3), in float64 inside. mask: (..., n), False where an atom is missing; what stands there is not read.
     A mirror image is no rigid copy: a negative determinant turns the sign of the smallest singular value.
 
-    Raises ValueError for coordinates that are not finite, fewer than 3 atoms, and chains of different length.
+    Raises ValueError for coordinates that are not finite or not real, fewer than 3 atoms, and chains of different
+    length or of batches that do not broadcast.
     """
     a, b, here = checked(a, b, mask)
     return _fitted(a, b, here.double())
@@ -62,16 +63,25 @@ def checked(a: Tensor, b: Tensor, mask: Tensor | None = None) -> tuple[Tensor, T
     for name, x in (("a", a), ("b", b)):
         if x.ndim < 2 or x.shape[-1] != 3:
             raise ValueError(f"{name} must be coordinates (..., n, 3), got {tuple(x.shape)}")
+        if x.is_complex():
+            raise ValueError(f"{name} must be real, got {x.dtype}")
     if a.shape[-2] != b.shape[-2]:
         raise ValueError(f"a and b must be chains of one length, got {a.shape[-2]} and {b.shape[-2]} atoms")
     here = torch.ones(a.shape[-2], dtype=torch.bool, device=a.device) if mask is None else mask.bool()
     if here.shape[-1:] != a.shape[-2:-1]:
         raise ValueError(f"mask must have an entry for each of the {a.shape[-2]} atoms, got {tuple(here.shape)}")
-    lead = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2], here.shape[:-1])
-    here = here.expand(*lead, -1)
+    here = here.expand(*_together(a.shape[:-2], b.shape[:-2], here.shape[:-1]), -1)
     if here.numel() and int(here.sum(-1).min()) < 3:
         raise ValueError(f"a and b must share at least 3 atoms, got {int(here.sum(-1).min())}")
     return _finite("a", a, here), _finite("b", b, here), here
+
+
+def _together(*leads: torch.Size) -> torch.Size:
+    try:
+        return torch.broadcast_shapes(*leads)
+    except RuntimeError:
+        got = ", ".join(str(tuple(lead)) for lead in leads)
+        raise ValueError(f"a, b and mask must be of batches that broadcast, got {got}") from None
 
 
 def _finite(name: str, x: Tensor, here: Tensor) -> Tensor:
