@@ -80,7 +80,8 @@ def test_the_first_of_several_models_is_read(tmp_path: Path) -> None:
 
 def test_missing_atoms_are_refused_or_masked(tmp_path: Path) -> None:
     path = written(tmp_path / "a.pdb", atom(1.0) + atom(2.0, number=2, name=" N  ") + atom(3.0, number=3))
-    with pytest.raises(PdbError, match="a CA atom in every residue, 1 have none, the first is A 2; missing='mask'"):
+    message = "a CA atom in every residue, 1 have none, the first is A 2; missing='mask' leaves NaN in their place"
+    with pytest.raises(PdbError, match=message):
         read_pdb(path)
     found = read_pdb(path, missing="mask")
     assert found.present.tolist() == [True, False, True]
@@ -97,13 +98,35 @@ def test_a_reference_with_gaps(tmp_path: Path) -> None:
     [
         (atom("nan"), "line 1: coordinates must be finite, got"),
         (atom("*" * 8), "line 1: columns 31-66 must be numbers, got"),
-        (atom(1.0)[:40] + "\n", "line 1: columns 31-66 must be numbers, got"),
+        (atom(1.0)[:40] + "\n", "line 1: an atom must fill columns 1-54, got 40 of them"),
+        (atom(123.456)[:52] + "\n", "line 1: an atom must fill columns 1-54, got 52 of them"),  # z = 0.0
+        (atom(1.0, name=" N  ")[:20] + "\n" + atom(1.0), "line 1: an atom must fill columns 1-54, got 20 of them"),
+        (atom(1.0, record="HETATM", residue="HOH")[:53] + "\n", "line 1: an atom must fill columns 1-54, got 53"),
         ("END\n", "has no amino acids$"),
     ],
 )
 def test_what_cannot_be_read(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(PdbError, match=message):
         read_pdb(written(tmp_path / "a.pdb", text))
+
+
+def test_chains_that_are_written_twice(tmp_path: Path) -> None:
+    """Two copies of a dimer under one letter: four CA atoms are no chain of two."""
+    first, second = (atom(k, number=1) + atom(k + 1, number=2) for k in (1.0, 5.0))
+    with pytest.raises(PdbError, match="line 4: a residue must not come again behind TER, got A 1; give chains"):
+        read_pdb(written(tmp_path / "a.pdb", first + "TER\n" + second + "TER\n"))
+    with pytest.raises(PdbError, match="line 3: a residue must have one CA atom a location, got another of A 1"):
+        read_pdb(written(tmp_path / "a.pdb", first + second))
+    with pytest.raises(PdbError, match="line 4: a residue must not come again behind TER, got A 1"):
+        read_pdb(written(tmp_path / "a.pdb", first + "TER\n" + atom(5.0, name=" N  ")))
+    water = atom(9.0, name=" O  ", residue="SOL") + atom(9.0, name=" O  ", record="HETATM", residue="HOH")
+    text = first + "TER\n" + second.replace("GLY A", "GLY B") + "TER\n" + water
+    assert read_pdb(written(tmp_path / "a.pdb", text)).residues == ("A 1", "A 2", "B 1", "B 2")
+
+
+def test_a_residue_has_the_name_of_its_likeliest_location(tmp_path: Path) -> None:
+    lines = [atom(1.0, alt="A", occupancy="  0.40"), atom(2.0, alt="B", occupancy="  0.60", residue="SER")]
+    assert read_pdb(written(tmp_path / "a.pdb", "".join(lines))).names == ("SER",)
 
 
 def test_wrong_arguments(tmp_path: Path) -> None:
@@ -159,8 +182,25 @@ def test_folders_that_are_refused(predictions: Path, tmp_path: Path) -> None:
     with pytest.raises(PdbError, match=r"T2 must be chains of the same residues, got 8 in recycle_0.pdb and 7 in rec"):
         read_folder(predictions)
     written(predictions / "T2" / "recycle_2.pdb", chain(8).replace("GLY A   8", "GLY A   9"))
-    with pytest.raises(PdbError, match=r"got 8 in recycle_0.pdb and A 9 in place of A 8 in recycle_2.pdb"):
+    with pytest.raises(PdbError, match=r"got 8 in recycle_0.pdb and GLY A 9 in place of GLY A 8 in recycle_2"):
+        read_folder(predictions)
+    written(predictions / "T2" / "recycle_2.pdb", chain(8).replace("GLY A   8", "ALA A   8"))
+    with pytest.raises(PdbError, match=r"got 8 in recycle_0.pdb and ALA A 8 in place of GLY A 8 in recycle_2.pdb"):
         read_folder(predictions)
     (predictions / "T2" / "recycle_2.pdb").unlink()
     with pytest.raises(PdbError, match=r"the recycles of T2 must count 0, 1, 2, \.\.\. without a gap, got \[0, 1, 3\]"):
         read_folder(predictions)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("T/recycle_01.pdb", "T/recycle_1.pdb"),
+        ("T_unrelaxed_rank_001_m_seed_0.r1.pdb", "T_unrelaxed_rank_002_m_seed_0.r1.pdb"),
+    ],
+)
+def test_two_files_of_one_recycle_are_refused(tmp_path: Path, first: str, second: str) -> None:
+    for name in (first, first.replace("1.pdb", "0.pdb"), second):
+        written(tmp_path / name, chain(4))
+    with pytest.raises(PdbError, match=rf"a recycle must have one file, got \S+{first} and \S+{second} for recycle 1"):
+        read_folder(tmp_path)

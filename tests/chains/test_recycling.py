@@ -185,6 +185,15 @@ def test_folders_of_weights_that_are_refused(model, tmp_path: Path) -> None:
         esmfold(other)
 
 
+def test_broken_weights_are_refused_with_their_path(model, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    for content in (b"", b"no safetensors at all", file.read_bytes()[:-100]):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"path must hold weights that can be read, got {file}: "):
+            esmfold(tmp_path)
+
+
 def test_weights_of_half_a_model_are_refused(model, tmp_path: Path) -> None:
     state = {k: v for k, v in model.state_dict().items() if not k.startswith("lddt_head")}
     model.save_pretrained(tmp_path, state_dict=state)

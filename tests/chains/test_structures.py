@@ -60,6 +60,40 @@ def test_half_of_a_chain_far_away_counts_for_half(x: Tensor) -> None:
     assert (gdt_ts(far, moved(x, 3)) == 50).all()
 
 
+def spoilt(x: Tensor, right: Tensor, draw: torch.Generator) -> Tensor:
+    """x where right, (n,), and noise of 30 A on the other atoms."""
+    return torch.where(right[:, None], x, x + 30 * torch.randn(x.shape, generator=draw))
+
+
+def test_windows_overlap_half_of_one_another(x: Tensor, generator: torch.Generator) -> None:
+    """Five right residues across the edge of two windows: the window of 4 that begins halfway holds none but these."""
+    right = (torch.arange(40) >= 17) & (torch.arange(40) < 22)
+    assert (gdt_ts(spoilt(x, right, generator), moved(x, 9)) >= 100 * 5 / 40).all()
+
+
+@pytest.mark.parametrize("n", [12, 16, 40, 64, 101])
+def test_right_residues_that_are_no_run_are_found(n: int, generator: torch.Generator) -> None:
+    x = chains(6, n, generator)
+    for right in (torch.arange(n) % 2 == 0, torch.rand(n, generator=generator) < 0.5):
+        share = 100 * float(right.double().mean())
+        assert (gdt_ts(spoilt(x, right, generator), moved(x, 10)) >= share - 1e-9).all()  # a rounding of the mean
+
+
+def test_triplets_are_of_residues_that_are_there(x: Tensor, generator: torch.Generator) -> None:
+    here, right = torch.rand(6, 40, generator=generator) < 0.5, torch.arange(40) % 2 == 0
+    masked = torch.where(here[..., None], spoilt(x, right, generator), torch.nan)
+    share = 100 * (here & right).sum(-1).double() / here.sum(-1)
+    assert (gdt_ts(masked, moved(x, 11), here) >= share - 1e-9).all()
+
+
+def test_triplets_are_the_same_in_every_call(x: Tensor, generator: torch.Generator) -> None:
+    y = spoilt(x, torch.arange(40) % 3 == 0, generator)
+    first = gdt_ts(y, x)
+    torch.rand(3)
+    assert torch.equal(gdt_ts(y, x), first)
+    assert torch.equal(torch.cat([gdt_ts(y[k:], x[k:])[:1] for k in range(6)]), first)
+
+
 def test_gdt_is_between_that_of_one_superposition_and_100(x: Tensor, generator: torch.Generator) -> None:
     y = moved(x + 2.0 * torch.randn(x.shape, generator=generator), 4)
     apart = (kabsch(x, y)(x) - y).norm(dim=-1)
@@ -99,6 +133,9 @@ def test_any_leading_shape(x: Tensor) -> None:
         (torch.eye(3), torch.eye(3), torch.tensor([True]), r"mask must have an entry for each of the 3 atoms"),
         (torch.eye(3).log(), torch.eye(3), None, r"a must be finite, got 3 atoms that are not, the first at \(0,\)"),
         (torch.eye(3), torch.full((3, 3), torch.nan), None, "b must be finite, got 3 atoms"),
+        (torch.eye(3) + 0j, torch.eye(3), None, "a must be real, got torch.complex64"),
+        (torch.eye(3), torch.eye(3).double() + 0j, None, "b must be real, got torch.complex128"),
+        (torch.zeros(2, 3, 3), torch.zeros(4, 3, 3), None, r"batches that broadcast, got \(2,\), \(4,\), \(\)"),
     ],
 )
 @pytest.mark.parametrize("measure", [kabsch, gdt_ts])

@@ -153,5 +153,15 @@ def test_refusals(truth: Tensor) -> None:
         trace_metrics([good, good], broken)
     with pytest.raises(ValueError, match=r"images must be 1 coordinates of the shape \(1, 30, 3\), got 2"):
         trace_metrics([good, good], images=[truth, truth])
+    with pytest.raises(ValueError, match=r"reference must be of shape \(1, 30, 3\) or \(30, 3\), got \(4, 30, 3\)"):
+        trace_metrics([good, good], truth.expand(4, -1, -1))
+    with pytest.raises(ValueError, match=r"reference must be of shape .*, got \(29, 3\)"):
+        trace_metrics([good, good], truth[0, 1:])
+    with pytest.raises(ValueError, match=r"mask must be of shape \(1, 30\) or \(30,\), got \(4, 30\)"):
+        trace_metrics([good, good], mask=torch.ones(4, 30))
+    with pytest.raises(ValueError, match=r"reference must be real, got torch.complex128"):
+        trace_metrics([good, good], truth + 0j)
+    with pytest.raises(ValueError, match=r"cycles must hold real coordinates, got torch.complex128"):
+        trace_metrics([Cycle(truth + 0j)] * 2)
     with pytest.raises(ValueError, match="tolerance must be > 0, got 0"):
         trace_metrics([good, good], tolerance=0)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from settlepoint.chains.cycles import Cycle
@@ -120,7 +121,7 @@ def esmfold(path: str | Path) -> EsmForProteinFolding:
     """ESMFold in evaluation mode, from a folder with config.json and weights as .safetensors; nothing is unpickled.
 
     Nothing is downloaded: path is a folder of this machine and no name of a hub. Raises FileNotFoundError where there
-    is none, ValueError for a folder whose weights are pickles, absent or not those of the whole model.
+    is none, ValueError for a folder whose weights are pickles, absent, broken or not those of the whole model.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -134,9 +135,20 @@ def esmfold(path: str | Path) -> EsmForProteinFolding:
         )
     if "config.json" not in names:
         raise ValueError(f"path must hold config.json beside the weights, got {', '.join(names)}")
+    _readable([folder / name for name in names if name.endswith(".safetensors")])
     loaded: Any = esm().from_pretrained(folder, local_files_only=True, use_safetensors=True, output_loading_info=True)
     model, report = loaded
     lost = sorted(report["missing_keys"])
     if lost:
         raise ValueError(f"path must hold all weights of ESMFold, {len(lost)} are missing, the first is {lost[0]}")
     return model.eval()
+
+
+def _readable(files: list[Path]) -> None:
+    """ValueError where one is no safetensors file, or cut off; only what stands at its head is read."""
+    for file in files:
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"path must hold weights that can be read, got {file}: {error}") from error

@@ -72,19 +72,21 @@ def trace_metrics(
     coordinates (B, n, 3), what plain recycling makes of cycles 0 ... K - 1, for cycles that a solver has smoothed or
     combined: their own steps say less, or more, than how far a recycle still goes.
 
-    Raises ValueError for fewer than two cycles, cycles of different shape and coordinates that are not finite.
+    Raises ValueError for fewer than two cycles, cycles of different shape, a reference or mask of another shape, and
+    coordinates that are not finite or not real.
     """
     if not tolerance > 0:
         raise ValueError(f"tolerance must be > 0, got {tolerance}")
     x = _stacked(cycles, mask)  # (K + 1, B, n, 3)
+    reference = None if reference is None else _fitting(reference, x).to(x)
     step = kabsch(x[1:] if images is None else _images(images, x), x[:-1], mask).rmsd
     inner = [kabsch(c.blocks[1:], c.blocks[:-1], mask).rmsd for c in cycles if c.blocks is not None]
     sure = [_mean(c.confidence, mask) for c in cycles if c.confidence is not None]
     return TraceMetrics(
         step,
         _kinds(x, step, mask, tolerance),
-        None if reference is None else kabsch(x, reference.to(x), mask).rmsd,
-        None if reference is None else gdt_ts(x, reference.to(x).expand(x.shape), mask),
+        None if reference is None else kabsch(x, reference, mask).rmsd,
+        None if reference is None else gdt_ts(x, reference, mask),
         _changes([c.single for c in cycles]),
         _changes([c.pair for c in cycles]),
         torch.stack(sure) if len(sure) == len(cycles) else None,
@@ -98,6 +100,10 @@ def _stacked(cycles: Sequence[Cycle], mask: Tensor | None) -> Tensor:
     shapes = [tuple(c.coordinates.shape) for c in cycles]
     if len(set(shapes)) > 1 or len(shapes[0]) != 3:
         raise ValueError(f"cycles must hold coordinates (B, n, 3) of one shape, got {sorted(set(shapes))}")
+    if any(c.coordinates.is_complex() for c in cycles):
+        raise ValueError(f"cycles must hold real coordinates, got {cycles[0].coordinates.dtype}")
+    if mask is not None and tuple(mask.shape) not in (shapes[0][:2], shapes[0][1:2], (1, shapes[0][1])):
+        raise ValueError(f"mask must be of shape {shapes[0][:2]} or {shapes[0][1:2]}, got {tuple(mask.shape)}")
     x = torch.stack([c.coordinates for c in cycles]).double()
     lost = ~x.isfinite().all(-1) if mask is None else ~x.isfinite().all(-1) & mask.bool()
     if bool(lost.any()):
@@ -107,6 +113,15 @@ def _stacked(cycles: Sequence[Cycle], mask: Tensor | None) -> Tensor:
             f"chain {row}, residue {residue}"
         )
     return x
+
+
+def _fitting(reference: Tensor, x: Tensor) -> Tensor:
+    whole = tuple(x.shape[1:])
+    if tuple(reference.shape) not in (whole, whole[1:], (1, *whole[1:])):
+        raise ValueError(f"reference must be of shape {whole} or {whole[1:]}, got {tuple(reference.shape)}")
+    if reference.is_complex():
+        raise ValueError(f"reference must be real, got {reference.dtype}")
+    return reference
 
 
 def _images(images: Sequence[Tensor], x: Tensor) -> Tensor:

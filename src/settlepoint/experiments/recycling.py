@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -34,8 +35,9 @@ from settlepoint.runs import generator_from
 SOLVERS = ("plain", "smoothing", "Anderson")
 TRIVIAL = ("zero recycles", "classical MDS")
 ESMFOLD = ("ESMFold, random, small", "ESMFold, random, larger")
+HOOKS = "inside the tracer's hooks, % of a recycle, the most of the seeds"
 SHOWN = 29
-POINT = 1.0  # of GDT_TS by which a target must fall to count
+POINT = 1.0  # of GDT_TS by which a target must fall, or rise, to count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,8 @@ class RecyclingScale(Scale):
     passes: Annotated[int, "recycles of ESMFold with random weights"] = 3
     length: Annotated[int, "residues of its sequences"] = 48
     large: Annotated[int, "features of a residue of the larger one"] = 256
-    repeats: Annotated[int, "timed calls with and without a tracer, in turn"] = 10
+    repeats: Annotated[int, "timed calls of the larger ESMFold with and without a tracer, in turn"] = 10
+    small_repeats: Annotated[int, "timed calls of the small ESMFold"] = 30
     thresholds: Annotated[bool, "hold the tables to their thresholds"] = True
 
 
@@ -62,13 +65,16 @@ class Recycling(Experiment):
     title = "Figures 3 to 5: recycling"
     claim = (
         "Averaged as the paper does, over curves normalised by target, recycles bring a structure closer to the truth, "
-        "while some targets get worse or do not settle; in Angstrom these few can outweigh the others. A tolerance "
-        "halves the recycles at the cost of a point or two of GDT_TS; smoothing makes more targets settle."
+        "and most targets gain GDT_TS, while some get worse or do not settle: in the mean over targets, in Angstrom or "
+        "points, these few can outweigh the others, and do so for some seeds. A tolerance about halves the recycles or "
+        "better. It costs smoothing and Anderson a point or two of GDT_TS on average, and plain recycling where nearly "
+        "all targets settle; where more get worse plain recycling gains by it, as they end at their least residual. "
+        "Smoothing makes more targets settle."
     )
     source = "Operator Learning Meets Numerical Analysis, Figures 3 to 5"
     scales: ClassVar = {
         "smoke": RecyclingScale(
-            targets=6, residues=24, recycles=8, length=12, large=64, repeats=1, thresholds=False
+            targets=6, residues=24, recycles=8, length=12, large=64, repeats=1, small_repeats=1, thresholds=False
         ),
         "cpu": RecyclingScale(seeds=3),
         "paper": RecyclingScale(seeds=5, targets=44, residues=256),
@@ -91,6 +97,8 @@ class Recycling(Experiment):
                 Column("rmsd last", "after the last", "Å", ".2f"),
                 Column("rmsd change", "change", "Å", "+.2f"),
                 Column("normalised", "RMSD, change, min-max", fmt="+.2f", paper={"plain": "falls on average"}),
+                Column("rmsd rises", "Seeds whose mean RMSD rises", "%", ".0f"),
+                Column("better", "Targets whose GDT_TS rises", "%", ".0f"),
                 Column("worse", "Targets whose GDT_TS falls", "%", ".0f", paper={"plain": "some targets diverge"}),
                 *(Column(kind, kind.capitalize(), "%", ".0f") for kind in KINDS),
                 Column("stopped", "Stopped early", "%", ".0f"),
@@ -100,14 +108,20 @@ class Recycling(Experiment):
             ),
             rows=(*SOLVERS, *TRIVIAL),
             caption="A stand-in: chains of CA atoms from noisy, incomplete maps of distances, by steps of stress "
-            "majorisation that overshoot where a target's step is long. How hard targets are, and so how many drift, "
-            "was chosen, after a look at nine settings, and says nothing of AlphaFold; the paper's words are of 29 "
-            "monomers among 44 targets of CASP15, 0 to 20 recycles, 25 predictions a target. Min-max: the average that "
-            "the paper plots, in which a target that diverges weighs as much as one that hardly moves. Settled to "
-            "drifting: by the distance that a plain recycle would still go, see TraceMetrics. A target's GDT_TS falls "
-            "when it ends more than a point below that of no recycle. Stops: the change of a recycle is below the "
-            "tolerance, at most as many recycles as the fixed number; the one that confirms is paid; a target that "
-            "does not stop ends at its least residual.",
+            "majorisation that overshoot where a target's step is long. How hard targets are, and so how "
+            "many get worse, was chosen, after a look at nine settings, and says nothing of AlphaFold; the "
+            "paper's words are of 29 monomers among 44 targets of CASP15, 0 to 20 recycles, 25 predictions a "
+            "target. Min-max: the average that the paper plots, in which a target that diverges weighs as "
+            "much as one that hardly moves. Kinds: by the steps, the distance that a plain recycle would "
+            "still go, see TraceMetrics. Settled: the last step is within the tolerance; cycling: the last "
+            "structure has come back to that of 2, 3 or 4 recycles before; settling, drifting: the steps at "
+            "least halve, or at least double, over the second half of the recycles; marginal: none of these. "
+            "A target that gets worse by alternating between two structures counts as cycling, and one that "
+            "wanders at steps of one size as marginal: how many get worse stands under falls, not under "
+            "drifting. A target's GDT_TS falls or rises when it ends more than a point below or above that "
+            "of no recycle. Stops: the change of a recycle is below the tolerance, at most as many recycles "
+            "as the fixed number; the one that confirms is paid; a target that does not stop ends at its "
+            "least residual.",
             command='settle run recycling --scale {scale} --seeds {seeds}',
         ),
         Table(
@@ -117,7 +131,8 @@ class Recycling(Experiment):
                 Column("cycles", "Cycles recorded", fmt=".0f"),
                 Column("equal", "Outputs unchanged", fmt=".0f"),
                 Column("recycle", "A recycle", "CPU ms", ".1f"),
-                Column("overhead", "Tracer", "% of a recycle", "+.2f"),
+                Column("own", "Inside the tracer's hooks", "% of a recycle", ".3f"),
+                Column("overhead", "With a tracer", "%", "+.2f"),
                 Column("with reading", "with reading the cycles", "%", "+.2f"),
                 Column("placebo", "no tracer, timed again", "%", "+.2f"),
                 Column("step first", "First step", "Å", ".2f"),
@@ -125,10 +140,12 @@ class Recycling(Experiment):
                 Column("inner", "Last block of the last cycle", "Å", ".2f"),
             ),
             rows=ESMFOLD,
-            caption="Random weights show the tracer and not AlphaFold, nor ESMFold: the steps say nothing of proteins. "
-            "Overhead: the least of the timed calls with a tracer over the least without, in turn; what is below the "
-            "noise of the machine, which the calls timed again show, can be negative. Last block: the step between the "
-            "last two blocks of the structure module.",
+            caption="Random weights show the tracer and not AlphaFold, nor ESMFold: the steps say nothing of "
+            "proteins. Inside the hooks: their CPU time over that of the calls in which they ran, by a clock "
+            "around each of them. With a tracer: the least of the timed calls with it over the least "
+            "without, in turn; the calls timed again without one show the noise of this difference, below "
+            "which it says nothing and can be negative. Last block: the step between the last two blocks of "
+            "the structure module.",
         ),
     )  # fmt: skip
     figures = (
@@ -180,6 +197,7 @@ class Recycling(Experiment):
             *above_trivial(results, "gdt last", "trivial", predictor="classical scaling alone")[: len(SOLVERS)],
             Check.at_least("plain: rise of GDT_TS in 20 recycles, points", mean("plain", "gdt change"), 0.0),
             Check.at_most("plain: rise of min-max normalised RMSD", mean("plain", "normalised"), 0.0),
+            Check.at_least("plain: targets whose GDT_TS rises, %", mean("plain", "better"), 50.0),
             Check.within("plain: targets whose GDT_TS falls, %", mean("plain", "worse"), 1.0, 50.0),
             Check.at_most("GDT_TS lost by stopping early, the most of the solvers, points", max(lost), 2.0),
             Check.at_most(
@@ -194,8 +212,12 @@ class Recycling(Experiment):
                 "recycles paid: Anderson less plain", mean("Anderson", "evals") - mean("plain", "evals"), 0.0
             ),
             *(Check.at_least(f"{cell}: outputs unchanged", mean(cell, "equal"), 1.0) for cell in ESMFOLD),
-            *(Check.at_most(f"{cell}: tracer, % of a recycle", mean(cell, "overhead"), 2.0) for cell in ESMFOLD),
+            *(Check.at_most(f"{cell}: {HOOKS}", _most(results.values(cell, "own")), 2.0) for cell in ESMFOLD),
         ]
+
+
+def _most(values: Sequence[float]) -> float:
+    return max(values, default=math.nan)
 
 
 def _solver(cell: str, scale: RecyclingScale) -> Solver:
@@ -226,6 +248,8 @@ def _course(trace: TraceMetrics) -> dict[str, float]:
     found = {"gdt first": gdt[0], "gdt last": gdt[-1], "gdt change": gdt[-1] - gdt[0]}
     found |= {"rmsd first": rmsd[0], "rmsd last": rmsd[-1], "rmsd change": rmsd[-1] - rmsd[0]}
     found["normalised"] = average_curve(rmsd)[0][-1] - average_curve(rmsd)[0][0]
+    found["rmsd rises"] = 100.0 * (rmsd[-1].mean() > rmsd[0].mean()).double()
+    found["better"] = 100.0 * (gdt[-1] > gdt[0] + POINT).double()
     found["worse"] = 100.0 * (gdt[-1] < gdt[0] - POINT).double()
     return {name: float(v.mean()) for name, v in found.items()} | {kind: trace.share(kind) for kind in KINDS}
 
@@ -259,7 +283,8 @@ def _steps(cell: str, trace: TraceMetrics) -> dict[str, Any]:
 def _esmfold(cell: str, seed: int, scale: RecyclingScale) -> Mapping[str, Any]:
     large = cell == ESMFOLD[1]
     model = random_esmfold(seed, single=scale.large, pair=64, depth=4, blocks=8) if large else random_esmfold(seed)
-    found, cycles = watched(model, sequences(2, scale.length, seed), scale.passes, scale.repeats)
+    repeats = scale.repeats if large else scale.small_repeats
+    found, cycles = watched(model, sequences(2, scale.length, seed), scale.passes, repeats)
     trace = trace_metrics(cycles)
     metrics = found | {
         "parameters": sum(p.numel() for p in model.parameters()),
