@@ -134,7 +134,7 @@ class ParallelSampling(Experiment):
             "sequential seconds": job.seconds,
         }
         share = (best.trace.double().mean(1) / n).tolist()
-        named = {"x_label": "sequential calls", "y_label": "share of the chain settled", "group": cell}
+        named: dict[str, Any] = {"x_label": "sequential calls", "y_label": "share of the chain settled", "group": cell}
         return outcome(metrics, {"settled": curve(range(1, best.calls + 1), share, **named)})
 
     def checks(self, results: Results) -> Sequence[Check]:
