@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import (
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
 
 VOCABULARY = 23
 NO_SPECIAL = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
@@ -24,6 +33,15 @@ def llama(**settings: object) -> LlamaForCausalLM:
 def mistral(**settings: object) -> MistralForCausalLM:
     """A window of four tokens, so that most of the cache is masked."""
     return MistralForCausalLM(MistralConfig(**(_small() | {"sliding_window": 4} | settings))).double().eval()
+
+
+def gemma3() -> Gemma3ForConditionalGeneration:
+    """Text and images, so that the sizes of the text stand in a config of their own."""
+    text = _small() | {"head_dim": 8, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]}
+    vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    sizes = {"image_size": 8, "patch_size": 4}
+    config = Gemma3Config(text_config=text, vision_config=vision | sizes, mm_tokens_per_image=4, **NO_SPECIAL)
+    return Gemma3ForConditionalGeneration(config).double().eval()
 
 
 def _small() -> dict[str, object]:

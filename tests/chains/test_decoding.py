@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.chains.causal_models import VOCABULARY, gpt2, llama, mistral, one_by_one
+from tests.chains.causal_models import VOCABULARY, gemma3, gpt2, llama, mistral, one_by_one
 from torch import nn
 
 from settlepoint import Status
 from settlepoint.chains import jacobi_decode
 
-MAKERS = [gpt2, llama, mistral]
+MAKERS = [gpt2, llama, mistral, gemma3]
 N = 24
 
 
@@ -181,6 +182,20 @@ def test_rows_stop_behind_their_end_token_as_generate_does(model, prompts: torch
     assert found.evaluations < jacobi_decode(model, prompts, N).evaluations
 
 
+def test_the_end_tokens_are_those_of_generate(model, prompts: torch.Tensor) -> None:
+    """Chat models list several in generation_config, and one or none in config."""
+    end = ending(one_by_one(model, prompts, N))
+    model.config.get_text_config().eos_token_id = (end + 1) % VOCABULARY
+    model.generation_config.eos_token_id = [end, 0]
+    wanted = model.generate(prompts, attention_mask=torch.ones_like(prompts), do_sample=False, max_new_tokens=N)[:, 5:]
+    found = jacobi_decode(model, prompts, N, eos=True)
+    assert torch.equal(found.tokens[:, : wanted.shape[1]], wanted)
+    assert torch.equal(found.lengths, jacobi_decode(model, prompts, N, eos=(end, 0)).lengths)
+    model.generation_config.eos_token_id = None
+    alone = jacobi_decode(model, prompts, N, eos=True)
+    assert torch.equal(alone.tokens, jacobi_decode(model, prompts, N, eos=(end + 1) % VOCABULARY).tokens)
+
+
 def test_the_monitor_by_hand(small, prompts: torch.Tensor) -> None:
     """Oracle: two full evaluations of the states of the trace, and KL by its definition."""
     found = jacobi_decode(small, prompts[:6], N, monitor=True, trace=True)
@@ -255,12 +270,14 @@ def test_prompts_that_are_refused(small, prompt, error: type[Exception], message
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"block": 0}, "block must be at least 1, got 0"),
+        ({"block": 0}, "block must be a whole number of at least 1, got 0"),
+        ({"block": 2.5}, r"block must be a whole number of at least 1, got 2\.5"),
+        ({"block": True}, "block must be a whole number of at least 1, got True"),
         ({"do_sample": True, "temperature": 0.0}, "temperature must be finite and above 0, got 0.0"),
         ({"temperature": math.nan}, "temperature must be finite and above 0, got nan"),
         ({"guess": 23}, r"guess must lie in \[0, 23\), the vocabulary, got 23"),
         ({"guess": torch.ones(2, 3, dtype=torch.int64)}, r"guess must be a token or \(B, n\) = \(2, 4\), got \(2, 3\)"),
-        ({"eos": True}, r"eos=True needs an end token, and GPT2LMHeadModel.config.eos_token_id is None"),
+        ({"eos": True}, "eos=True needs an end token, and eos_token_id of GPT2LMHeadModel's generation_config and"),
         ({"eos": 23}, r"eos must lie in \[0, 23\), the vocabulary, got 23"),
         ({"eos": ()}, r"eos must lie in \[0, 23\), the vocabulary, got \(\)"),
     ],
@@ -270,7 +287,19 @@ def test_settings_that_are_refused(small, asked: dict, message: str) -> None:
         jacobi_decode(small, PROMPT, 4, **asked)
 
 
-@pytest.mark.parametrize("n", [0, -1, 2.0])
+@pytest.mark.parametrize("eos", ["x", b"x", 2.0, None, [True], (1, 2.0)])
+def test_end_tokens_that_are_none(small, eos) -> None:
+    with pytest.raises(TypeError, match=f"eos must be True, False, a token or several.*got {re.escape(repr(eos))}"):
+        jacobi_decode(small, PROMPT, 4, eos=eos)
+
+
+@pytest.mark.parametrize("guess", [True, 1.0, "x", [1, 2]])
+def test_guesses_that_are_none(small, guess) -> None:
+    with pytest.raises(TypeError, match=f"guess must be a token or a tensor of tokens, got {re.escape(repr(guess))}"):
+        jacobi_decode(small, PROMPT, 4, guess=guess)
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.0, True])
 def test_lengths_that_are_refused(small, n) -> None:
     with pytest.raises(ValueError, match=f"n must be a whole number of at least 1, got {n}"):
         jacobi_decode(small, PROMPT, n)

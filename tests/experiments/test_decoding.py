@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from settlepoint.chains import jacobi_decode
-from settlepoint.experiments import REGISTRY, character_model, pixelcnn
+from settlepoint.chains import Decoded, jacobi_decode
+from settlepoint.experiments import REGISTRY, character_model, jacobi_consistency, pixelcnn
 from settlepoint.experiments.character_model import (
     SMALL,
     CharacterScale,
@@ -17,12 +17,14 @@ from settlepoint.experiments.character_model import (
     held_out_loss,
     network,
     ratio,
+    texts,
     trained,
+    wall_ms,
 )
 from settlepoint.experiments.experiment import Context
 from settlepoint.experiments.jacobi import EXPERIMENT as JACOBI
 from settlepoint.experiments.jacobi import evaluated
-from settlepoint.experiments.jacobi_consistency import CONSISTENT, sweeps
+from settlepoint.experiments.jacobi_consistency import CONSISTENT, GUESSES, chosen, sweeps
 from settlepoint.experiments.jacobi_consistency import EXPERIMENT as CONSISTENCY
 from settlepoint.experiments.pixelcnn import EXPERIMENT as PIXELCNN
 
@@ -91,6 +93,43 @@ def test_a_cell_of_jacobi_consistency() -> None:
     before = CONSISTENCY.run("before", 0, Context(scale=scale))["metrics"]
     assert before["change"] == 0.0
     assert before["same"] == 100.0
+
+
+def test_the_guess_is_chosen_on_training_text_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each prompt that is decoded for the choice stands in the training text, and the fewest sweeps win."""
+    scale = replace(CONSISTENCY.scales["smoke"], choosing=3)
+    model, seen = network(scale, "test"), {}
+    text = bytes(texts()[0].tolist())
+
+    def decoded(model: object, prompts: torch.Tensor, n: int, *, guess: int | None) -> Decoded:
+        assert all(bytes(row) in text for row in prompts.tolist())
+        seen[guess] = jacobi_decode(model, prompts, n, guess=guess)  # type: ignore[arg-type]
+        return seen[guess]
+
+    monkeypatch.setattr(jacobi_consistency, "jacobi_decode", decoded)
+    name = chosen(model, scale)
+    assert {len(found.tokens) for found in seen.values()} == {3}
+    assert ratio(seen[GUESSES[name]]) == max(ratio(found) for found in seen.values())
+
+
+def test_a_cell_measures_its_one_guess_and_nothing_it_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prompts of the table are decoded twice, greedily and sampled, and not once a guess."""
+    scale, sizes = CONSISTENCY.scales["smoke"], []
+
+    def decoded(model: object, prompts: torch.Tensor, n: int, **options: object) -> Decoded:
+        sizes.append(len(prompts))
+        return jacobi_decode(model, prompts, n, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(jacobi_consistency, "jacobi_decode", decoded)
+    CONSISTENCY.run("before", 0, Context(scale=scale))
+    assert sizes.count(scale.prompts) == 2
+    assert sizes.count(scale.choosing) == len(GUESSES)
+
+
+def test_wall_times_with_and_without_blocks_of_1() -> None:
+    model, prompts = network(SCALE, "test"), torch.ones(2, 3, dtype=torch.int64)
+    assert set(wall_ms(model, prompts, 4, block=None, guess=None)) == {"generate", "jacobi", "block of 1"}
+    assert set(wall_ms(model, prompts, 4, block=None, guess=None, one=False)) == {"generate", "jacobi"}
 
 
 def test_bits_by_hand() -> None:

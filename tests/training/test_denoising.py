@@ -7,37 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.training.small_denoising import ABAR, RECIPE, Small, fitting, other, state
 from torch import Tensor, nn
 
-from settlepoint.training.checkpoint import read, save, write
-from settlepoint.training.denoising import Denoising, DenoisingRecipe, smoothed
-
-RECIPE = DenoisingRecipe(steps=12, batch=8, lr=1e-2, warm_up=3, decay=0.9)
-ABAR = torch.tensor([0.9, 0.5, 0.1])
-
-
-class Small(nn.Module):
-    """A perceptron of the image and the time, with a buffer."""
-
-    def __init__(self, width: int = 6, dropout: float = 0.0):
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(5, width), nn.SiLU(), nn.Dropout(dropout), nn.Linear(width, 4))
-        self.register_buffer("calls", torch.zeros(()))
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        self.calls += 1
-        return self.net(torch.cat((x.flatten(1), t[:, None].to(x)), 1)).view_as(x)
-
-
-def fitting(recipe: DenoisingRecipe = RECIPE, *, seed: int = 0, width: int = 6, name: str = "") -> Denoising:
-    torch.manual_seed(seed)
-    images = torch.randn(20, 1, 2, 2, generator=torch.Generator().manual_seed(1))
-    draw = torch.Generator().manual_seed(seed)
-    return Denoising(Small(width), images, ABAR, recipe, generator=draw, name=name)
-
-
-def state(fit: Denoising) -> list[Tensor]:
-    return [*fit.model.state_dict().values(), *fit.average.state_dict().values()]
+from settlepoint.training.denoising import Denoising, DenoisingRecipe, noise_error, smoothed
 
 
 @pytest.mark.parametrize("stops", [(5,), (1, 2, 8)])
@@ -136,35 +109,6 @@ def test_another_objective() -> None:
     assert seen == [(torch.Size([8, 1, 2, 2]), True, torch.Size([8, 1, 2, 2]))]
 
 
-def test_files_of_another_run_or_model_or_kind(tmp_path: Path) -> None:
-    path = tmp_path / "fit.safetensors"
-    first = fitting(name="fixed")
-    first.advance(2)
-    first.save(path)
-    with pytest.raises(ValueError, match="belongs to another run: name: 'fixed' there, 'rescaled' here"):
-        fitting(name="rescaled").resume(path)
-    with pytest.raises(ValueError, match=r"another run: lr: 0\.01 there, 0\.5 here"):
-        fitting(replace(RECIPE, lr=0.5), name="fixed").resume(path)
-    with pytest.raises(ValueError, match="does not fit this model"):
-        fitting(name="fixed", width=7).resume(path)
-    save(Small(), path)
-    with pytest.raises(ValueError, match="must be a checkpoint of Denoising, got the format None"):
-        fitting().resume(path)
-    path.write_bytes(b"\x80\x04 a pickle, or anything")
-    with pytest.raises(ValueError, match="is not a whole file of safetensors"):
-        fitting().resume(path)
-    with pytest.raises(FileNotFoundError):
-        fitting().resume(tmp_path / "absent.safetensors")
-
-
-def test_tensors_and_their_note_come_back(tmp_path: Path) -> None:
-    write({"a": torch.arange(3), "b": torch.ones(2, 3).T}, tmp_path / "x.safetensors", {"who": "me"})
-    tensors, note = read(tmp_path / "x.safetensors")
-    assert note == {"who": "me"}
-    assert tensors["a"].tolist() == [0, 1, 2]
-    assert tensors["b"].shape == (3, 2)
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -179,9 +123,49 @@ def test_wrong_recipes(change: dict, words: str) -> None:
         replace(RECIPE, **change)
 
 
-def test_dropout_is_refused() -> None:
-    with pytest.raises(ValueError, match="model must be without dropout"):
-        Denoising(Small(dropout=0.1), torch.zeros(4, 1, 2, 2), ABAR, RECIPE)
+DROPPING = {
+    "module": nn.Dropout2d(0.1),
+    "attention": nn.MultiheadAttention(4, 2, dropout=0.5),
+    "recurrent": nn.LSTM(4, 4, num_layers=2, dropout=0.5),
+    "encoder": nn.TransformerEncoderLayer(4, 2, dropout=0.5),
+}
+
+
+@pytest.mark.parametrize("case", DROPPING)
+def test_dropout_is_refused(case: str) -> None:
+    """Also that which is not a module of its own but a number in another."""
+    model = Small()
+    model.more = DROPPING[case]
+    with pytest.raises(ValueError, match=r"model must be without dropout, whose draws no checkpoint holds, got more"):
+        Denoising(model, torch.zeros(4, 1, 2, 2), ABAR, RECIPE)
+
+
+def test_modules_that_could_drop_and_do_not() -> None:
+    model = Small()
+    model.more = nn.ModuleList((nn.Dropout(0.0), nn.MultiheadAttention(4, 2), nn.GRU(4, 4)))
+    assert Denoising(model, torch.zeros(4, 1, 2, 2), ABAR, RECIPE).step == 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_images_that_are_not_finite(value: float) -> None:
+    images = torch.zeros(4, 1, 2, 2)
+    images[1, 0, 1, 0] = value
+    with pytest.raises(ValueError, match="images must be finite, got NaN or Inf"):
+        Denoising(Small(), images, ABAR, RECIPE)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step() -> None:
+    """The weights, the average and the moments stay those of the last step that was."""
+    fit = other(objective=lambda model, x, t, noise: noise_error(model, x, t, noise) / (2 - min(fit.step, 2)))
+    fit.advance(2)
+    before = [p.clone() for p in (*fit.model.parameters(), *fit.average.parameters())]
+    with pytest.raises(FloatingPointError, match="loss must stay finite, got inf in step 2; lower lr or clip"):
+        fit.advance()
+    assert all(
+        torch.equal(a, b) for a, b in zip(before, (*fit.model.parameters(), *fit.average.parameters()), strict=True)
+    )
+    assert fit.step == 2
+    assert not fit.model.training
 
 
 def test_smoothing_by_hand() -> None:

@@ -43,22 +43,23 @@ def jacobi_decode(
 
     prompt: (B, L), L >= 1, without padding. block: tokens swept at once, all n with None; 1 is one after the other.
     guess: where the sweeps begin, a token or (B, n); the last token of the prompt with None. eos: True for the model's
-    own end tokens, or a token, or several; a row stops behind the first that is settled, and what follows is filled as
-    `generate` fills it. Rows stop on their own, and are no longer evaluated then. A NaN in the keys or values of one
-    token reaches those before it through masked attention (0 times NaN): a row that meets one is NONFINITE. monitor:
-    keep the KL divergence of successive predictions. trace: keep all iterates. cached=False: for models without a
-    cache of keys and values.
+    own end tokens, those of its generation_config or else of its config, or a token, or several; a row stops behind the
+    first that is settled, and what follows is filled as `generate` fills it. Rows stop on their own, and are no longer
+    evaluated then. A NaN in the keys or values of one token reaches those before it through masked attention (0 times
+    NaN): a row that meets one is NONFINITE. monitor: keep the KL divergence of successive predictions. trace: keep all
+    iterates. cached=False: for models without a cache of keys and values.
 
     Memory beside the model's own, V tokens in the vocabulary, w = min(block, n) plus how far the first row is before
     the last: the cache of one token after the other, logits (B, w, V) in float32, as much again for noise and for
     monitor, and (sweeps + 1, B, n) numbers with trace.
 
-    Raises TypeError for what is not a causal model of transformers; ValueError, naming the argument, for a model in
-    training mode, a prompt that is empty, not of whole numbers or outside the vocabulary, more positions than the
-    model has, and an end token that is asked for where there is none.
+    Raises TypeError for what is not a causal model of transformers, and a guess or eos that is no token; ValueError,
+    naming the argument, for a model in training mode, a prompt that is empty, not of whole numbers or outside the
+    vocabulary, an n or block that is no whole number of at least 1, more positions than the model has, and an end token
+    that is asked for where there is none.
     """
     _check_model(model)
-    size = int(model.config.vocab_size)
+    size = int(model.config.get_text_config().vocab_size)
     prompt = _tokens("prompt", prompt, size)
     _check_length(model, prompt.shape[1], n)
     ends, filling = _ends(model, eos, size)
@@ -95,9 +96,9 @@ def _tokens(name: str, value: Any, size: int) -> Tensor:
 
 
 def _check_length(model: PreTrainedModel, given: int, n: int) -> None:
-    if not isinstance(n, int) or n < 1:
-        raise ValueError(f"n must be a whole number of at least 1, got {n}")
-    stated = model.config.to_dict()
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ValueError(f"n must be a whole number of at least 1, got {n!r}")
+    stated = model.config.get_text_config().to_dict()
     limit = stated.get("max_position_embeddings") or stated.get("n_positions")
     if limit is not None and given + n - 1 > limit:
         raise ValueError(f"prompt and n need {given} + {n} - 1 positions, the model has {limit}")
@@ -106,6 +107,8 @@ def _check_length(model: PreTrainedModel, given: int, n: int) -> None:
 def _start(guess: Tensor | int | None, prompt: Tensor, n: int, size: int) -> Tensor:  # (B, n)
     if guess is None:
         return prompt[:, -1:].repeat(1, n)
+    if isinstance(guess, bool) or not isinstance(guess, int | Tensor):
+        raise TypeError(f"guess must be a token or a tensor of tokens, got {guess!r}")
     if isinstance(guess, int):
         guess = prompt.new_full((len(prompt), n), guess)
     start = _tokens("guess", guess, size).to(prompt.device)
@@ -118,12 +121,32 @@ def _ends(model: PreTrainedModel, eos: bool | int | Sequence[int], size: int) ->
     """The end tokens, and what stands behind one."""
     if eos is False:
         return (), 0
-    stated = model.config.eos_token_id if eos is True else eos
-    if stated is None:
-        raise ValueError(f"eos=True needs an end token, and {type(model).__name__}.config.eos_token_id is None")
-    ends = (stated,) if isinstance(stated, int) else tuple(stated)
+    stated, pad = _own_end(model) if eos is True else eos, _stated(model, "pad_token_id")
+    source = "the model's end token" if eos is True else "eos"
+    ends = _as_tokens(source, stated)
     if not ends or any(not 0 <= end < size for end in ends):
-        source = "the model's end token" if eos is True else "eos"
         raise ValueError(f"{source} must lie in [0, {size}), the vocabulary, got {stated}")
-    pad = model.config.pad_token_id
     return ends, ends[0] if pad is None else int(pad)
+
+
+def _own_end(model: PreTrainedModel) -> Any:
+    stated = _stated(model, "eos_token_id")
+    if stated is None:
+        places = f"{type(model).__name__}'s generation_config and config"
+        raise ValueError(f"eos=True needs an end token, and eos_token_id of {places} is None")
+    return stated
+
+
+def _stated(model: PreTrainedModel, name: str) -> Any:
+    """What generate reads, generation_config, or else the model's config."""
+    places = (model.generation_config, model.config.get_text_config())
+    found = [place.to_dict().get(name) for place in places if place is not None]
+    return next((value for value in found if value is not None), None)
+
+
+def _as_tokens(source: str, stated: Any) -> tuple[int, ...]:
+    several = isinstance(stated, Sequence) and not isinstance(stated, str | bytes)
+    ends = tuple(stated) if several else (stated,)
+    if any(isinstance(end, bool) or not isinstance(end, int) for end in ends):
+        raise TypeError(f"{source} must be True, False, a token or several tokens, got {stated!r}")
+    return ends

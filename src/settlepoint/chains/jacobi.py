@@ -65,8 +65,9 @@ class Sweeping:
     trace: bool = False
 
     def __post_init__(self):
-        if self.block is not None and self.block < 1:
-            raise ValueError(f"block must be at least 1, got {self.block}")
+        block = 1 if self.block is None else self.block
+        if isinstance(block, bool) or not isinstance(block, int) or block < 1:
+            raise ValueError(f"block must be a whole number of at least 1, got {block!r}")
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature must be finite and above 0, got {self.temperature}")
 

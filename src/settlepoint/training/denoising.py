@@ -7,16 +7,17 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from settlepoint.training.checkpoint import read, write
+from settlepoint.training.checkpoint import write
+from settlepoint.training.denoising_file import FORMAT, fingerprint, identity, stored
 
 Objective = Callable[[Any, Tensor, Tensor, Tensor], Tensor]
-FORMAT = "settlepoint denoising 1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ class Denoising:
 
     x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) n,  abar = alphas_cumprod (T,). images: (N, ...), on the model's device.
     generator: draws all three, on the CPU. objective: what is minimised instead, of (model, x_t, t, n). name: tells one
-    run from another in its files.
+    run from another in its files, as do the images, abar, the recipe and the repr of objective.
 
     model, average (its weights' moving average, for samples), losses (one a step) and step say how far it is.
 
@@ -77,7 +78,7 @@ class Denoising:
         >>> fit.step, len(fit.losses)
         (3, 3)
 
-    Raises ValueError for a model with dropout, whose draws no file would hold.
+    Raises ValueError for a model with dropout, whose draws no file would hold, and images that are not finite.
     """
 
     def __init__(
@@ -91,8 +92,9 @@ class Denoising:
         objective: Objective = noise_error,
         name: str = "",
     ):
-        if any(isinstance(part, nn.modules.dropout._DropoutNd) and part.p for part in model.modules()):
-            raise ValueError("model must be without dropout, whose draws a checkpoint does not hold")
+        _check_model(model)
+        if not bool(images.isfinite().all()):
+            raise ValueError("images must be finite, got NaN or Inf")
         self.model, self.recipe, self.objective, self.name = model, recipe, objective, name
         self.average = copy.deepcopy(model).requires_grad_(False).eval()
         self.images, self.abar = images, alphas_cumprod.to(images)
@@ -106,11 +108,14 @@ class Denoising:
         return len(self.losses)
 
     def advance(self, steps: int | None = None, after_step: Callable[[int, float], None] = lambda step, loss: None):
-        """Take so many more steps, all that are left unless given; after_step(steps done, loss)."""
+        """Take so many more steps, all that are left unless given; after_step(steps done, loss).
+
+        Raises FloatingPointError when the loss of a step is not finite; the model keeps the weights from before it.
+        """
         left = self.recipe.steps - self.step
         self.model.train()
         for _ in range(left if steps is None else min(steps, left)):
-            loss = self._loss()
+            loss = self._finite(self._loss())
             for group in self.optimizer.param_groups:
                 group["lr"] = self.recipe.rate(self.step)
             self.optimizer.zero_grad()
@@ -131,6 +136,12 @@ class Denoising:
         abar = self.abar[t].view(-1, *[1] * (clean.ndim - 1))
         return self.objective(self.model, abar.sqrt() * clean + (1 - abar).sqrt() * noise, t, noise)
 
+    def _finite(self, loss: Tensor) -> Tensor:
+        if not bool(loss.isfinite()):
+            self.model.eval()
+            raise FloatingPointError(f"loss must stay finite, got {loss.item()} in step {self.step}; lower lr or clip")
+        return loss
+
     @torch.no_grad()
     def _follow(self) -> None:
         kept = min(self.recipe.decay, (1 + self.step) / (10 + self.step))
@@ -141,47 +152,61 @@ class Denoising:
 
     def save(self, path: Path | str) -> None:
         """Write all that the rest of the fit depends on into one file of safetensors, whole or not at all."""
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-        tensors |= {"generator": self.generator.get_state(), "losses": torch.tensor(self.losses, dtype=torch.float64)}
+        tensors = self._weights() | {"generator": self.generator.get_state()}
+        tensors |= {"losses": torch.tensor(self.losses, dtype=torch.float64)}
         for name, parameter in self.model.named_parameters():
             tensors |= {f"optimizer.{name}.{k}": v for k, v in self.optimizer.state[parameter].items()}
-        write({name: tensor.clone() for name, tensor in tensors.items()}, path, {"format": FORMAT, "run": self._run()})
+        note = {"format": FORMAT, "run": json.dumps(self._run)}
+        write({name: tensor.clone() for name, tensor in tensors.items()}, path, note)
 
     def resume(self, path: Path | str) -> None:
         """Go on from a file of `save`: the steps to come are, bit for bit, those of a fit that was never stopped.
 
-        Raises ValueError for a file of something else, of another run (naming what differs) or of another model.
+        Raises ValueError for a file of something else, of another run or of another model, naming what differs; the
+        fit is then as it was.
         """
-        tensors, note = read(path)
-        if note.get("format") != FORMAT:
-            raise ValueError(f"{path} must be a checkpoint of Denoising, got the format {note.get('format')!r}")
-        _same(path, json.loads(note["run"]), json.loads(self._run()))
-        for prefix, module in (("model.", self.model), ("average.", self.average)):
-            try:
-                module.load_state_dict(_under(prefix, tensors))
-            except RuntimeError as error:
-                raise ValueError(f"{path} does not fit this model: {error}") from None
-        for name, parameter in self.model.named_parameters():
+        parameters = dict(self.model.named_parameters())
+        moments = {name: _moments(name, parameter) for name, parameter in parameters.items()}
+        tensors = stored(path, self._run, self._weights(), moments, self.generator)
+        self.model.load_state_dict(_under("model.", tensors))
+        self.average.load_state_dict(_under("average.", tensors))
+        for name, parameter in parameters.items():
             state = _under(f"optimizer.{name}.", tensors)
             self.optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter) for k, v in state.items()}
         self.generator.set_state(tensors["generator"])
         self.losses = tensors["losses"].tolist()
 
-    def _run(self) -> str:
-        shape, abar = list(self.images.shape), [len(self.abar), self.abar[-1].item()]
-        return json.dumps({"name": self.name, "images": shape, "T and abar_T": abar, **asdict(self.recipe)})
+    def _weights(self) -> dict[str, Tensor]:
+        parts = (("model", self.model), ("average", self.average))
+        return {f"{part}.{k}": v for part, module in parts for k, v in module.state_dict().items()}
+
+    @cached_property
+    def _run(self) -> dict[str, Any]:
+        """What a file must agree with."""
+        mine = {"name": self.name, "images": fingerprint(self.images), "alphas_cumprod": fingerprint(self.abar)}
+        return {**mine, "objective": identity(self.objective), **asdict(self.recipe)}
+
+
+def _check_model(model: nn.Module) -> None:
+    for name, part in model.named_modules():
+        if _drops(part):
+            raise ValueError(f"model must be without dropout, whose draws no checkpoint holds, got {name or part}")
+
+
+def _drops(part: nn.Module) -> bool:
+    """Whether a module has dropout; MultiheadAttention and recurrent ones hold its share as a number."""
+    share = part.p if isinstance(part, nn.modules.dropout._DropoutNd) else vars(part).get("dropout")
+    return isinstance(share, int | float) and share > 0
+
+
+def _moments(name: str, parameter: Tensor) -> dict[str, Tensor]:
+    """What AdamW holds of a parameter once it had a gradient."""
+    like = {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
+    return {f"optimizer.{name}.{key}": value for key, value in like.items()}
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _same(path: Path | str, there: dict[str, Any], here: dict[str, Any]) -> None:
-    keys = dict.fromkeys([*there, *here])
-    other = [f"{k}: {there.get(k)!r} there, {here.get(k)!r} here" for k in keys if there.get(k) != here.get(k)]
-    if other:
-        raise ValueError(f"{path} belongs to another run: {'; '.join(other)}")
 
 
 def smoothed(values: list[float], weight: float = 0.1) -> list[float]:
