@@ -51,7 +51,7 @@ class ConsistencyScale(CharacterScale):
     behind: Annotated[int, "characters behind each of them"] = 32
     further: Annotated[int, "steps of further training"] = 500
     further_lr: Annotated[float, "its learning rate at the start"] = 2e-3
-    weight: Annotated[float, "of the consistency beside the token loss"] = 0.15
+    weight: Annotated[float, "of the consistency beside the token loss"] = 0.2
     choosing: Annotated[int, "prompts of training text on which the guess of a row is chosen"] = 16
 
 
