@@ -191,7 +191,12 @@ def _zeros(u: State) -> State:
     return tuple(torch.zeros_like(t) for t in u) if isinstance(u, tuple) else torch.zeros_like(u)
 
 
+def drops(module: nn.Module) -> bool:
+    """True for dropout, as a module or as the number that nn.MultiheadAttention and recurrent ones hold; 0 is none."""
+    share = module.p if isinstance(module, nn.modules.dropout._DropoutNd) else vars(module).get("dropout")
+    return isinstance(share, int | float) and share > 0
+
+
 def _draws(module: nn.Module) -> bool:
     """True for layers whose output in training depends on chance or on the rest of the batch."""
-    batch = nn.modules.batchnorm._BatchNorm
-    return isinstance(module, batch | nn.modules.dropout._DropoutNd)
+    return isinstance(module, nn.modules.batchnorm._BatchNorm) or drops(module)

@@ -146,7 +146,7 @@ def _stated(model: PreTrainedModel, name: str) -> Any:
 
 def _as_tokens(source: str, stated: Any) -> tuple[int, ...]:
     several = isinstance(stated, Sequence) and not isinstance(stated, str | bytes)
-    ends = tuple(stated) if several else (stated,)
+    ends: tuple[Any, ...] = tuple(stated) if several else (stated,)
     if any(isinstance(end, bool) or not isinstance(end, int) for end in ends):
         raise TypeError(f"{source} must be True, False, a token or several tokens, got {stated!r}")
     return ends

@@ -14,6 +14,7 @@ from settlepoint.chains.diffusers import diffusers
 from settlepoint.chains.reverse_step import Generators, ReverseStep, standard
 from settlepoint.chains.sweeps import Form, Sweeps, Told
 from settlepoint.chains.swept import Swept
+from settlepoint.solve import drops
 
 Model = Callable[..., Any]
 
@@ -137,18 +138,12 @@ def _check_model(model: Model, x: Tensor, t: Tensor, context: tuple[Tensor, ...]
         return
     training = [(name, part) for name, part in model.named_modules() if part.training]
     for name, part in training:
-        if isinstance(part, nn.modules.batchnorm._BatchNorm) or _drops(part):
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) or drops(part):
             raise ValueError(f"model must be in eval mode where it has dropout or batch norms, got {name} in training")
     if training and len(x):
         once, again = (_prediction(model(x, t, *context), x) for _ in range(2))
         if not torch.equal(once.nan_to_num(), again.nan_to_num()):
             raise ValueError("model must be in eval mode where its output is chance, got two outputs for one sample")
-
-
-def _drops(part: nn.Module) -> bool:
-    """True for dropout as a module, and as a number of one, as that of nn.MultiheadAttention."""
-    share = part.p if isinstance(part, nn.modules.dropout._DropoutNd) else vars(part).get("dropout", 0.0)
-    return isinstance(share, float) and share > 0
 
 
 def _prediction(out: Any, x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from settlepoint.solve import drops
 from settlepoint.training.checkpoint import write
 from settlepoint.training.denoising_file import FORMAT, fingerprint, identity, stored
 
@@ -189,14 +190,8 @@ class Denoising:
 
 def _check_model(model: nn.Module) -> None:
     for name, part in model.named_modules():
-        if _drops(part):
+        if drops(part):
             raise ValueError(f"model must be without dropout, whose draws no checkpoint holds, got {name or part}")
-
-
-def _drops(part: nn.Module) -> bool:
-    """Whether a module has dropout; MultiheadAttention and recurrent ones hold its share as a number."""
-    share = part.p if isinstance(part, nn.modules.dropout._DropoutNd) else vars(part).get("dropout")
-    return isinstance(share, int | float) and share > 0
 
 
 def _moments(name: str, parameter: Tensor) -> dict[str, Tensor]:

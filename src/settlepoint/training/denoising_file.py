@@ -24,7 +24,7 @@ def fingerprint(x: Tensor) -> str:
     '(2, 3) float32 9d908ecfb6b256de'
     """
     numbers = x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-    digest = hashlib.sha256(memoryview(numbers)).hexdigest()[:16]
+    digest = hashlib.sha256(numbers.data).hexdigest()[:16]
     return f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')} {digest}"
 
 
