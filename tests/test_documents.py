@@ -29,6 +29,17 @@ ROOT = Path(__file__).parents[1]
 )
 def test_python_blocks_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    names = ran(name)
+    assert names["sol"].counts() == {"CONVERGED": len(names["sol"].value)}
+
+
+def test_python_blocks_of_decoding_run():
+    found = ran("docs/decoding.md")["found"]
+    assert bool(found.converged.all())
+
+
+def ran(name: str) -> dict:
+    """What the names of a page are after its blocks, one after the other."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.S)
     assert blocks
     names: dict = {}
@@ -39,7 +50,7 @@ def test_python_blocks_run(name, tmp_path, monkeypatch):
         torch.manual_seed(0)
         for block in blocks:
             exec(compile(block, name, "exec"), names)
-    assert names["sol"].counts() == {"CONVERGED": len(names["sol"].value)}
+    return names
 
 
 def test_every_public_name_is_documented():
