@@ -52,7 +52,8 @@ class ConsistencyScale(CharacterScale):
     further: Annotated[int, "steps of further training"] = 500
     further_lr: Annotated[float, "its learning rate at the start"] = 2e-3
     weight: Annotated[float, "of the consistency beside the token loss"] = 0.2
-    choosing: Annotated[int, "prompts of training text on which the guess of a row is chosen"] = 16
+    prompts: Annotated[int, "prompts decoded, of held-out text"] = 100
+    choosing: Annotated[int, "prompts of training text on which the guess of a row is chosen"] = 32
 
 
 class JacobiConsistency(Experiment):
