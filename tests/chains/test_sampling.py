@@ -289,6 +289,12 @@ def test_a_generator_for_each_sample_as_pipelines_take_them() -> None:
         sample_pipeline(pipeline, 1, steps=6, generator=5)
 
 
+@pytest.mark.parametrize("context", [(3,), torch.ones(2), (torch.tensor(1.0),)])
+def test_what_goes_with_a_sample_is_a_tuple_of_tensors(context) -> None:
+    with pytest.raises(TypeError, match=r"context must be a tuple of tensors \(B, \.\.\.\), got"):
+        parallel_sample(_Zero(), DDIM(clip_sample=False), normal(2, 1, 4, 4), steps=3, context=context)
+
+
 def test_a_prediction_of_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"like x, \(6, 1, 4, 4\), got \(6, 1, 4, 1\)"):
         parallel_sample(lambda x, t: x[..., :1], DDIM(clip_sample=False), normal(2, 1, 4, 4), steps=3)

@@ -42,6 +42,14 @@ def test_it_stays_where_nothing_moves_or_is_not_finite() -> None:
     torch.testing.assert_close(spoiled, slope)
 
 
+def test_a_move_by_rounding_says_nothing() -> None:
+    """One unit in the last place of x beside one of y: a slope of any size."""
+    secant, slope = measured(torch.full((2, 3), 0.5, dtype=KIND))
+    far = torch.full_like(secant.y, torch.inf)
+    again, _ = secant.step(torch.nextafter(secant.x, far), torch.nextafter(secant.y, -far), GUESS)
+    torch.testing.assert_close(again, slope)
+
+
 def test_what_enters_the_window_has_no_slope_yet() -> None:
     """Rows slide by their own number of slots."""
     A = torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], dtype=KIND)

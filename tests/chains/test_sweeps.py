@@ -104,6 +104,15 @@ def test_rows_measure_their_own_slopes() -> None:
         assert torch.equal(alone.value[0], found.value[row])
 
 
+def test_slopes_whose_product_overflows_spoil_nothing_that_is_settled() -> None:
+    """The first six steps are settled at once; their slopes must not reach the seventh as Inf times 0."""
+    slopes = torch.full((9,), 1e200, dtype=torch.float64)
+    chain = Chain(lambda x, k: torch.where((k < 6)[:, None], x, 0.3 * x + 1), 9, slopes)
+    start = torch.ones(2, 1, dtype=torch.float64)
+    found = Sweeps(form="implicit").run(chain, start).require()
+    assert torch.equal(found.value, chain.sequential(start)[:, -1])
+
+
 def test_increments_that_hardly_change_take_few_sweeps_in_the_sum_form() -> None:
     """An ordinary differential equation: Picard on its integral form."""
     chain = Chain(lambda x, k: x + 0.02 * torch.cos(x), 50)
@@ -241,6 +250,8 @@ def test_no_rows_no_calls() -> None:
         ({"max_sweeps": 0}, "max_sweeps must be an integer >= 1, got 0"),
         ({"tolerance": -1.0}, r"tolerance must be a finite number >= 0, got -1\.0"),
         ({"tolerance": math.nan}, "tolerance must be a finite number >= 0, got nan"),
+        ({"tolerance": "x"}, "tolerance must be a finite number >= 0, got 'x'"),
+        ({"tolerance": True}, "tolerance must be a finite number >= 0, got True"),
         ({"form": "gauss"}, "form must be one of jacobi, sum, implicit, secant, got 'gauss'"),
     ],
 )
@@ -265,6 +276,11 @@ def test_runs_it_refuses() -> None:
         (lambda: Chain(3, 4), TypeError, "step must be callable, got int"),  # type: ignore[arg-type]
         (lambda: Chain(torch.cos, 0), ValueError, "length must be an integer >= 1, got 0"),
         (lambda: Chain(torch.cos, 3, torch.ones(2)), ValueError, r"linear must hold one .* 3 steps, got \(2,\)"),
+        (
+            lambda: Chain(torch.cos, 2, torch.tensor([1.0, math.inf])),
+            ValueError,
+            "linear must be finite, got NaN or Inf",
+        ),
         (lambda: Chain(torch.cos, 3, [1.0] * 3), TypeError, "linear must be a tensor, got list"),  # type: ignore[arg-type]
         (lambda: Chain(torch.cos, 3).at([[1.0]]), TypeError, r"start must be a tensor .* got \[\[1\.0\]\]"),  # type: ignore[arg-type]
         (

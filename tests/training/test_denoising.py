@@ -154,6 +154,14 @@ def test_images_that_are_not_finite(value: float) -> None:
         Denoising(Small(), images, ABAR, RECIPE)
 
 
+def test_a_gradient_that_is_not_finite_does_so_too() -> None:
+    """The root of 0: a finite loss whose gradient is not."""
+    fit = other(objective=lambda model, x, t, noise: sum((0 * p).abs().sqrt().sum() for p in model.parameters()))
+    with pytest.raises(FloatingPointError, match="gradient must stay finite, got nan in step 0; lower lr or clip"):
+        fit.advance()
+    assert all(bool(p.isfinite().all()) for p in fit.model.parameters())
+
+
 def test_a_loss_that_is_not_finite_stops_before_the_step() -> None:
     """The weights, the average and the moments stay those of the last step that was."""
     fit = other(objective=lambda model, x, t, noise: noise_error(model, x, t, noise) / (2 - min(fit.step, 2)))

@@ -120,6 +120,24 @@ def test_a_loss_that_is_not_finite_ends_the_fit_before_it_spoils_the_weights() -
     assert all(bool(p.isfinite().all()) for p in model.parameters())
 
 
+class Root(nn.Module):
+    """A finite value whose gradient is not: the root of 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(2))
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor | None = None) -> torch.Tensor:
+        return x + (self.w * 0).abs().sqrt().sum()
+
+
+def test_a_gradient_that_is_not_finite_does_too() -> None:
+    model, x = Root(), torch.ones(4, 1)
+    with pytest.raises(FloatingPointError, match="gradient must stay finite, got nan in epoch 0; lower lr or clip"):
+        fit(model, (x, x), Recipe(epochs=1), loss=nn.functional.mse_loss)
+    assert model.w.tolist() == [1.0, 1.0]
+
+
 def test_the_majority_is_that_of_the_training_set() -> None:
     assert majority(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 0, 1])) == 25.0
 

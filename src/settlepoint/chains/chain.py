@@ -40,6 +40,8 @@ class Chain:
             raise ValueError(
                 f"linear must hold one number for each of the {self.length} steps, got {_shape(self.linear)}"
             )
+        if self.linear is not None and not bool(self.linear.isfinite().all()):
+            raise ValueError("linear must be finite, got NaN or Inf")
 
     def at(self, start: Tensor) -> Chain:
         """This chain, if its context and inputs have one entry for every row of start (B, ...); else ValueError.

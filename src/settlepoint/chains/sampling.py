@@ -58,6 +58,8 @@ def parallel_sample(
     step = ReverseStep.of(scheduler, steps, eta)
     how = Sweeps(window, tolerance, form)
     start = _start(model, noise, generator)
+    if not isinstance(context, tuple) or not all(isinstance(c, Tensor) and c.ndim for c in context):
+        raise TypeError(f"context must be a tuple of tensors (B, ...), got {context!r}")
     _check_model(model, start[:1], step.times[:1].to(start.device), tuple(c[:1] for c in context))
     return how.run(sampling_chain(model, step, start, generator, context), start, progress=progress)
 
@@ -133,7 +135,7 @@ def _start(model: Model, noise: Tensor | Sequence[int], generator: Generators) -
 
 @torch.no_grad()
 def _check_model(model: Model, x: Tensor, t: Tensor, context: tuple[Tensor, ...]) -> None:
-    """Refuse a model whose output is chance, or depends on the rest of the batch."""
+    """Refuse a model with dropout or batch norms in training, or whose output in training is chance."""
     if not isinstance(model, nn.Module):
         return
     training = [(name, part) for name, part in model.named_modules() if part.training]

@@ -60,8 +60,9 @@ class Sweeps:
         ):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
-        if not 0 <= self.tolerance < float("inf"):
-            raise ValueError(f"tolerance must be a finite number >= 0, got {self.tolerance}")
+        real = isinstance(self.tolerance, int | float) and not isinstance(self.tolerance, bool)
+        if not real or not 0 <= self.tolerance < float("inf"):
+            raise ValueError(f"tolerance must be a finite number >= 0, got {self.tolerance!r}")
         if self.form not in get_args(Form):
             raise ValueError(f"form must be one of {', '.join(get_args(Form))}, got {self.form!r}")
 

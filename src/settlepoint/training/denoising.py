@@ -111,17 +111,17 @@ class Denoising:
     def advance(self, steps: int | None = None, after_step: Callable[[int, float], None] = lambda step, loss: None):
         """Take so many more steps, all that are left unless given; after_step(steps done, loss).
 
-        Raises FloatingPointError when the loss of a step is not finite; the model keeps the weights from before it.
+        Raises FloatingPointError when loss or gradient of a step is not finite; the weights are then those before it.
         """
         left = self.recipe.steps - self.step
         self.model.train()
         for _ in range(left if steps is None else min(steps, left)):
-            loss = self._finite(self._loss())
+            loss = self._finite("loss", self._loss())
             for group in self.optimizer.param_groups:
                 group["lr"] = self.recipe.rate(self.step)
             self.optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+            self._finite("gradient", nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip))
             self.optimizer.step()
             self.losses.append(loss.item())
             self._follow()
@@ -137,11 +137,12 @@ class Denoising:
         abar = self.abar[t].view(-1, *[1] * (clean.ndim - 1))
         return self.objective(self.model, abar.sqrt() * clean + (1 - abar).sqrt() * noise, t, noise)
 
-    def _finite(self, loss: Tensor) -> Tensor:
-        if not bool(loss.isfinite()):
+    def _finite(self, what: str, value: Tensor) -> Tensor:
+        if not bool(value.isfinite()):
             self.model.eval()
-            raise FloatingPointError(f"loss must stay finite, got {loss.item()} in step {self.step}; lower lr or clip")
-        return loss
+            found = f"{value.item()} in step {self.step}"
+            raise FloatingPointError(f"{what} must stay finite, got {found}; lower lr or clip")
+        return value
 
     @torch.no_grad()
     def _follow(self) -> None:

@@ -74,8 +74,8 @@ def fit(
     objective: what is minimised instead, of the model itself, x and y; see training.AllIterates. The model is in
     training mode meanwhile and in evaluation mode afterwards.
 
-    Raises ValueError for samples of two lengths or that are not finite, and FloatingPointError when the loss of a step
-    is not finite; the model then keeps the weights from before that step.
+    Raises ValueError for samples of two lengths or that are not finite, and FloatingPointError when loss or gradient
+    of a step is not finite; the model then keeps the weights from before that step.
     """
     x, y = samples
     _check_samples(x, y)
@@ -87,14 +87,11 @@ def fit(
         total = 0.0
         for rows in torch.randperm(len(x), generator=generator).to(x.device).split(recipe.batch):
             value = loss(model(x[rows]), y[rows]) if objective is None else objective(model, x[rows], y[rows])
-            if not bool(value.isfinite()):
-                model.eval()
-                raise FloatingPointError(
-                    f"loss must stay finite, got {value.item()} in epoch {epoch}; lower lr or clip"
-                )
+            _check_finite("loss", value, model, f"in epoch {epoch}")
             optimizer.zero_grad()
             value.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+            norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+            _check_finite("gradient", norm, model, f"in epoch {epoch}")
             optimizer.step()
             schedule.step()
             hooks.after_step()
@@ -111,6 +108,12 @@ def _check_samples(x: Tensor, y: Tensor) -> None:
     for name, value in (("inputs", x), ("targets", y)):
         if not bool(value.isfinite().all()):
             raise ValueError(f"samples must be finite, got NaN or Inf in the {name}")
+
+
+def _check_finite(what: str, value: Tensor, model: nn.Module, where: str) -> None:
+    if not bool(value.isfinite()):
+        model.eval()
+        raise FloatingPointError(f"{what} must stay finite, got {value.item()} {where}; lower lr or clip")
 
 
 def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
