@@ -155,9 +155,9 @@ class Ddpm(Experiment):
             found = data.floor(scale.samples) if cell == BOUNDS[0] else data.ceiling(scale.samples, noise)
             return outcome({"fd": found, "evals": 0})
         arm, steps = parsed(cell)
-        seconds = _seconds()
+        began = time.process_time()
         model = _exact(cell, data, scale) if arm in EXACT else _trained(cell, seed, data, context)
-        spent = seconds()
+        spent = time.process_time() - began
         width = scale.bandwidth if arm in EXACT else 0.0
         known, by_step = _loss(model, data.drawn(width), scale, ("known", cell, seed))
         test, _ = _loss(model, data.drawn(images=data.test), scale, ("test", cell, seed))
@@ -191,11 +191,6 @@ class Ddpm(Experiment):
                 )
             ),
         ]
-
-
-def _seconds() -> Callable[[], float]:
-    start = time.process_time()
-    return lambda: time.process_time() - start
 
 
 def _task(context: Context) -> DiffusionTask:

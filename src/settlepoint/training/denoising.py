@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from settlepoint.solve import drops
 from settlepoint.training.checkpoint import write
 from settlepoint.training.denoising_file import FORMAT, fingerprint, identity, stored
+from settlepoint.training.fit import finite
 
 Objective = Callable[[Any, Tensor, Tensor, Tensor], Tensor]
 
@@ -116,14 +117,15 @@ class Denoising:
         left = self.recipe.steps - self.step
         self.model.train()
         for _ in range(left if steps is None else min(steps, left)):
-            loss = self._finite("loss", self._loss())
+            loss = self._loss()
             for group in self.optimizer.param_groups:
                 group["lr"] = self.recipe.rate(self.step)
             self.optimizer.zero_grad()
             loss.backward()
-            self._finite("gradient", nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip))
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+            found = finite(self.model, loss, norm, f"step {self.step}")
             self.optimizer.step()
-            self.losses.append(loss.item())
+            self.losses.append(found)
             self._follow()
             after_step(self.step, self.losses[-1])
         self.model.eval()
@@ -136,13 +138,6 @@ class Denoising:
         noise = torch.randn(clean.shape, generator=self.generator, dtype=clean.dtype).to(device)
         abar = self.abar[t].view(-1, *[1] * (clean.ndim - 1))
         return self.objective(self.model, abar.sqrt() * clean + (1 - abar).sqrt() * noise, t, noise)
-
-    def _finite(self, what: str, value: Tensor) -> Tensor:
-        if not bool(value.isfinite()):
-            self.model.eval()
-            found = f"{value.item()} in step {self.step}"
-            raise FloatingPointError(f"{what} must stay finite, got {found}; lower lr or clip")
-        return value
 
     @torch.no_grad()
     def _follow(self) -> None:

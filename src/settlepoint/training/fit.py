@@ -87,15 +87,14 @@ def fit(
         total = 0.0
         for rows in torch.randperm(len(x), generator=generator).to(x.device).split(recipe.batch):
             value = loss(model(x[rows]), y[rows]) if objective is None else objective(model, x[rows], y[rows])
-            _check_finite("loss", value, model, f"in epoch {epoch}")
             optimizer.zero_grad()
             value.backward()
             norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-            _check_finite("gradient", norm, model, f"in epoch {epoch}")
+            found = finite(model, value, norm, f"epoch {epoch}")
             optimizer.step()
             schedule.step()
             hooks.after_step()
-            total += value.item() * len(rows)
+            total += found * len(rows)
         course.append(total / len(x))
         hooks.after_epoch(epoch, course[-1])
     model.eval()
@@ -110,10 +109,17 @@ def _check_samples(x: Tensor, y: Tensor) -> None:
             raise ValueError(f"samples must be finite, got NaN or Inf in the {name}")
 
 
-def _check_finite(what: str, value: Tensor, model: nn.Module, where: str) -> None:
-    if not bool(value.isfinite()):
-        model.eval()
-        raise FloatingPointError(f"{what} must stay finite, got {value.item()} {where}; lower lr or clip")
+def finite(model: nn.Module, loss: Tensor, norm: Tensor, where: str) -> float:
+    """The loss of a step, in one read with the norm of its gradient; model goes into evaluation mode before it raises.
+
+    Raises FloatingPointError, which names where, when one of them is not finite: before the optimiser takes the step.
+    """
+    read = dict(zip(("loss", "gradient"), torch.stack((loss.detach(), norm.to(loss))).tolist(), strict=True))
+    for what, value in read.items():
+        if not math.isfinite(value):
+            model.eval()
+            raise FloatingPointError(f"{what} must stay finite, got {value} in {where}; lower lr or clip")
+    return read["loss"]
 
 
 def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
